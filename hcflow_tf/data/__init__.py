@@ -1,0 +1,1 @@
+"""Finding and reading images, MATLAB's bicubic, crops and augmentation."""

@@ -1,0 +1,1 @@
+"""Image in, image out: tiling, alpha and 16 bit, runtimes."""

@@ -1,0 +1,1 @@
+"""Distribution strategy, step functions of the recipes, schedules, checkpoints, the loop."""

@@ -1,0 +1,19 @@
+"""Shared fixtures: where the reference material lies, and quiet TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder with reference values and photographs; tests that need it skip where it is absent."""
+    folder = pathlib.Path(os.environ.get("HCFLOW_SHARED", pathlib.Path(__file__).parents[2] / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"reference material is not at {folder} (set HCFLOW_SHARED)")
+    return folder
