@@ -1,0 +1,219 @@
+"""The base class of all flow layers: value and log-determinant in one pass, everything else derived."""
+
+from __future__ import annotations
+
+import abc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+tfb = tfp.bijectors
+
+Structure = tf.Tensor | list[tf.Tensor]
+ValueAndLogDet = tuple[Structure, tf.Tensor]
+
+
+class FlowBijector(tfb.Bijector):
+    """A bijector on images [batch, height, width, channels] that is written as two methods.
+
+    A subclass implements `_forward_and_log_det(x, **conditions)` and `_inverse_and_log_det(y, **conditions)`; each
+    returns the value and log|det| of its own direction, shape [batch], in nats, from a single pass. The public
+    `forward_and_log_det` and `inverse_and_log_det` add the checks of shapes. TFP's interface (`forward`, `inverse`,
+    `forward_log_det_jacobian`, ...) is derived here, for any number of leading batch dimensions, with a cache that lets
+    a value and its log-determinant share the pass, also through `tfb.Chain`, `tfb.Invert` and
+    `tfd.TransformedDistribution`.
+
+    As everywhere in TFP, a log-determinant asked for while the value of the same eager tensor is alive comes from that
+    pass: change the weights, or open a GradientTape, before computing the value, not in between.
+    """
+
+    def __init__(
+        self,
+        *,
+        forward_min_event_ndims: Any = 3,
+        inverse_min_event_ndims: Any = 3,
+        dtype: tf.DType | None = None,
+        name: str | None = None,
+    ):
+        super().__init__(
+            forward_min_event_ndims=forward_min_event_ndims,
+            inverse_min_event_ndims=inverse_min_event_ndims,
+            dtype=dtype,
+            name=name,
+        )
+
+    @abc.abstractmethod
+    def _forward_and_log_det(self, x: Structure, **conditions: tf.Tensor) -> ValueAndLogDet:
+        """Returns (y, log|det dy/dx|); x is [batch, height, width, channels]."""
+
+    @abc.abstractmethod
+    def _inverse_and_log_det(self, y: Structure, **conditions: tf.Tensor) -> ValueAndLogDet:
+        """Returns (x, log|det dx/dy|); y is [batch, height, width, channels]."""
+
+    def forward_and_log_det(self, x: Structure, **conditions: tf.Tensor) -> ValueAndLogDet:
+        """Returns (y, log|det dy/dx|) for x [batch, height, width, channels]; the log-determinant is [batch], nats.
+
+        Raises:
+          ValueError: the shape of x, or of a condition, does not fit; names what was expected and what came.
+        """
+        x, conditions = tf.nest.map_structure(tf.convert_to_tensor, (x, conditions))
+        self._check_forward(x, **conditions)
+        return self._forward_and_log_det(x, **conditions)
+
+    def inverse_and_log_det(self, y: Structure, **conditions: tf.Tensor) -> ValueAndLogDet:
+        """Returns (x, log|det dx/dy|); see `forward_and_log_det`."""
+        y, conditions = tf.nest.map_structure(tf.convert_to_tensor, (y, conditions))
+        self._check_inverse(y, **conditions)
+        return self._inverse_and_log_det(y, **conditions)
+
+    def _check_forward(self, x: Structure, **conditions: tf.Tensor) -> None:
+        """Raises ValueError if x cannot be transformed; by default any image can."""
+        check_image(self.name, x)
+
+    def _check_inverse(self, y: Structure, **conditions: tf.Tensor) -> None:
+        """Raises ValueError if y cannot be transformed back; by default as `_check_forward`."""
+        self._check_forward(y, **conditions)
+
+    # TFP's interface.
+
+    @property
+    def _cache(self) -> _OnePassCache:
+        return _OnePassCache(self)
+
+    def _forward(self, x: Structure, **conditions: tf.Tensor) -> Structure:
+        return _with_batch_shape(self.forward_and_log_det, x, conditions)[0]
+
+    def _inverse(self, y: Structure, **conditions: tf.Tensor) -> Structure:
+        return _with_batch_shape(self.inverse_and_log_det, y, conditions)[0]
+
+    def _forward_log_det_jacobian(self, x: Structure, **conditions: tf.Tensor) -> tf.Tensor:
+        return _with_batch_shape(self.forward_and_log_det, x, conditions)[1]
+
+    def _inverse_log_det_jacobian(self, y: Structure, **conditions: tf.Tensor) -> tf.Tensor:
+        return _with_batch_shape(self.inverse_and_log_det, y, conditions)[1]
+
+
+class _OnePassCache:
+    """Stands in for TFP's BijectorCache: one pass serves the value and the log-determinant.
+
+    TFP's own cache lives in its class, where it keeps traced graphs alive, and answers `inverse(forward(x))` with x
+    itself. This one keeps each result on its input tensor, for as long as the output is alive: the output holds its
+    inputs, the input knows its output weakly. So nothing outlives the tensors, and inverses are computed.
+    """
+
+    def __init__(self, bijector: FlowBijector):
+        self._bijector = bijector
+
+    def forward(self, x: Structure, **conditions: tf.Tensor) -> Structure:
+        return self._run("forward", x, conditions)[0]
+
+    def inverse(self, y: Structure, **conditions: tf.Tensor) -> Structure:
+        return self._run("inverse", y, conditions)[0]
+
+    def forward_attributes(self, x: Structure, **conditions: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"ildj": -self._run("forward", x, conditions)[1]}
+
+    def inverse_attributes(self, y: Structure, **conditions: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"ildj": self._run("inverse", y, conditions)[1]}
+
+    def _run(self, direction: str, value: Structure, conditions: dict[str, tf.Tensor]) -> ValueAndLogDet:
+        inputs = [*tf.nest.flatten(value), *conditions.values()]
+        results = inputs[0].__dict__.setdefault("_hcflow_results", {})
+        key = (id(self._bijector), direction, tuple(conditions), *(id(tensor) for tensor in inputs))
+        if key in results:
+            output = results[key].output()
+            if output is not None:
+                return output, results[key].log_det
+        method = getattr(self._bijector, f"{direction}_and_log_det")
+        output, log_det = _with_batch_shape(method, value, conditions)
+        for tensor in tf.nest.flatten(output):
+            # The bijector and the inputs stay alive as long as the output does: their ids are in the key.
+            tensor.__dict__.setdefault("_hcflow_origin", []).append((self._bijector, inputs))
+        results[key] = _Result(output, log_det)
+        return output, log_det
+
+
+class _Result:
+    """An output that is known as long as all its tensors are alive, and its log-determinant."""
+
+    def __init__(self, output: Structure, log_det: tf.Tensor):
+        self._structure = tf.nest.map_structure(lambda _: 0, output)
+        self._tensors = [weakref.ref(tensor) for tensor in tf.nest.flatten(output)]
+        self.log_det = log_det
+
+    def output(self) -> Structure | None:
+        tensors = [tensor() for tensor in self._tensors]
+        if any(tensor is None for tensor in tensors):
+            return None
+        return tf.nest.pack_sequence_as(self._structure, tensors)
+
+
+def _with_batch_shape(
+    method: Callable[..., ValueAndLogDet], value: Structure, conditions: dict[str, tf.Tensor]
+) -> ValueAndLogDet:
+    """Calls a method for [batch, h, w, c] on tensors [..., h, w, c]; conditions broadcast over leading dimensions."""
+    tensors = [*tf.nest.flatten(value), *conditions.values()]
+    if any(tensor.shape.rank is not None and tensor.shape.rank < 3 for tensor in tensors):
+        return method(value, **conditions)  # which names the wrong shape
+    shapes = [tensor.shape[:-3] for tensor in tensors]
+    if all(shape.rank == 1 for shape in shapes) and (not conditions or all(shape == shapes[0] for shape in shapes)):
+        return method(value, **conditions)
+    batch_shape = tf.shape(tensors[0])[:-3]
+    for tensor in tensors[1:]:
+        batch_shape = tf.broadcast_dynamic_shape(batch_shape, tf.shape(tensor)[:-3])
+
+    def flatten(tensor: tf.Tensor) -> tf.Tensor:
+        event_shape = tf.shape(tensor)[-3:]
+        tensor_flat = tf.reshape(
+            tf.broadcast_to(tensor, tf.concat([batch_shape, event_shape], 0)), tf.concat([[-1], event_shape], 0)
+        )
+        return tf.ensure_shape(tensor_flat, [None, *tensor.shape[-3:]])
+
+    def restore(tensor: tf.Tensor) -> tf.Tensor:
+        return tf.reshape(tensor, tf.concat([batch_shape, tf.shape(tensor)[1:]], 0))
+
+    output, log_det = method(
+        tf.nest.map_structure(flatten, value), **{name: flatten(condition) for name, condition in conditions.items()}
+    )
+    return tf.nest.map_structure(restore, output), restore(log_det)
+
+
+def check_image(name: str, x: tf.Tensor, *, channels: int | None = None, divisor: int = 1) -> None:
+    """Raises ValueError unless x is [batch, height, width, channels], its height and width divisible by `divisor`."""
+    shape = x.shape
+    expected = f"[batch, height, width, {channels or 'channels'}]"
+    if shape.rank != 4 or (channels and shape[-1] not in (None, channels)):
+        raise ValueError(f"{name}: expected shape {expected}, got {shape}")
+    if any(size is not None and size % divisor for size in shape[1:3]):
+        raise ValueError(f"{name}: expected height and width divisible by {divisor}, got shape {shape}")
+
+
+def check_condition(name: str, x: tf.Tensor, condition: tf.Tensor) -> None:
+    """Raises ValueError unless the condition is an image of the same batch, height and width as x."""
+    if condition.shape.rank != 4 or not condition.shape[:3].is_compatible_with(x.shape[:3]):
+        raise ValueError(f"{name}: expected a condition of shape {[*x.shape[:3], 'channels']}, got {condition.shape}")
+
+
+def per_image(x: tf.Tensor, log_det: tf.Tensor) -> tf.Tensor:
+    """A scalar log-determinant that is the same for every image, as [batch]."""
+    return tf.fill(tf.shape(x)[:1], log_det)
+
+
+def pixel_count(x: tf.Tensor) -> tf.Tensor:
+    """Height times width, as a scalar of x's type."""
+    shape = tf.shape(x)
+    return tf.cast(shape[1] * shape[2], x.dtype)
+
+
+def sum_per_image(x: tf.Tensor) -> tf.Tensor:
+    """Sum over all but the batch dimension."""
+    return tf.reduce_sum(x, axis=[1, 2, 3])
+
+
+def check_network_output(name: str, h: tf.Tensor, channels: int) -> None:
+    """Raises ValueError unless a coupling network gave the channels that its coupling needs."""
+    if h.shape[-1] != channels:
+        raise ValueError(f"{name}: expected {channels} channels from the network, got {h.shape[-1]}")

@@ -1,0 +1,314 @@
+"""HCFlow: a Keras model that owns the networks and shows the bijectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_probability as tfp
+
+from hcflow_tf import bijectors
+from hcflow_tf.config import ModelConfig
+from hcflow_tf.networks.coupling import FCN, DenseBlock
+from hcflow_tf.networks.feature_extractor import FeatureExtractor
+from hcflow_tf.networks.flow_step import FlowStepWeights
+from hcflow_tf.networks.layers import ScaledConv
+
+tfd = tfp.distributions
+
+LR_LOG_STD = -6.0
+"""log standard deviation of the Gaussian around the LR image (REFERENCE: the released training code)."""
+
+
+class _LevelWeights(keras.layers.Layer):
+    """The weights of level l: K flow steps, the feature extractor, P conditional steps, the last Gaussian."""
+
+    def __init__(self, config: ModelConfig, level: int, channels: int, extractor_dtype: str, recompute: bool, **kwargs):
+        """Args: level, 1 to L; channels, of the image before this level's squeeze."""
+        super().__init__(**kwargs)
+        dtype, rescaling = self.dtype_policy, config.task == "rescaling"
+        squeezed = channels * 4
+        self.image_channels = 3 if level == config.levels else squeezed // 2
+        latent = squeezed - self.image_channels
+        condition = config.rrdb_features * (1 if rescaling else 2)
+        self.main_steps = [
+            FlowStepWeights(
+                squeezed,
+                _main_network(config, squeezed, index, dtype),
+                rotate=not rescaling,
+                name=f"main_step_{index + 1}",
+                dtype=dtype,
+            )
+            for index in range(config.main_steps)
+        ]
+        self.extractor = FeatureExtractor(
+            self.image_channels + condition * (config.levels - level),
+            features=config.rrdb_features,
+            growth=config.rrdb_growth,
+            blocks=config.rrdb_blocks,
+            concat=not rescaling,
+            recompute=recompute,
+            name="feature_extractor",
+            dtype=extractor_dtype,
+        )
+        self.conditional_steps = [
+            FlowStepWeights(
+                latent,
+                FCN(
+                    latent // 2 + condition,
+                    2 * (latent - latent // 2),
+                    config.conditional_width,
+                    name="network",
+                    dtype=dtype,
+                ),
+                rotate=True,
+                name=f"conditional_step_{index + 1}",
+                dtype=dtype,
+            )
+            for index in range(config.conditional_steps)
+        ]
+        self.gaussian = ScaledConv(condition, 2 * latent, name="gaussian", dtype=dtype)
+
+    def build(self, input_shape: tuple | None = None) -> None:
+        """Creates the weights."""
+        for layer in (*self.main_steps, self.extractor, *self.conditional_steps, self.gaussian):
+            layer.build(None)
+
+
+def _main_network(config: ModelConfig, channels: int, index: int, dtype: object) -> keras.layers.Layer:
+    """The coupling network of main step `index` (from 0), which decides what the coupling passes and changes."""
+    if config.task == "super_resolution":
+        passed = channels // 2
+        return FCN(passed, 2 * (channels - passed), config.main_width, name="network", dtype=dtype)
+    inputs, outputs = (3, 2 * (channels - 3)) if index % 2 == 0 else (channels - 3, 3)
+    return DenseBlock(inputs, outputs, config.main_width, zero_last=True, name="network", dtype=dtype)
+
+
+def _main_coupling(config: ModelConfig, index: int, network: keras.layers.Layer) -> bijectors.FlowBijector:
+    if config.task == "super_resolution":
+        return bijectors.AffineCoupling(network)
+    if index % 2 == 0:
+        return bijectors.LowFrequencyAffineCoupling(network)
+    return bijectors.LowFrequencyShiftCoupling(network)
+
+
+def _linear_layers(step: FlowStepWeights) -> list[bijectors.FlowBijector]:
+    layers: list[bijectors.FlowBijector] = [bijectors.ActNorm(step.actnorm.bias, step.actnorm.log_scale)]
+    if step.rotation is not None:
+        layers.append(bijectors.InvertibleConv1x1(step.rotation.matrix))
+    return layers
+
+
+def _flow_level(config: ModelConfig, weights: _LevelWeights) -> bijectors.FlowLevel:
+    """The bijectors over one level's weights."""
+    rescaling = config.task == "rescaling"
+    return bijectors.FlowLevel(
+        squeeze=bijectors.Haar() if rescaling else bijectors.Squeeze(),
+        steps=[
+            bijectors.FlowStep([*_linear_layers(step), _main_coupling(config, index, step.network)])
+            for index, step in enumerate(weights.main_steps)
+        ],
+        extractor=weights.extractor,
+        conditional_steps=[
+            bijectors.ConditionalFlowStep(_linear_layers(step), bijectors.ConditionalAffineCoupling(step.network))
+            for step in weights.conditional_steps
+        ],
+        gaussian=bijectors.ConditionalGaussian(weights.gaussian, bounded=rescaling),
+    )
+
+
+class HCFlow(keras.Model):
+    """The bijection hr <-> [lr, z_1, ..., z_L] and the distributions that it defines.
+
+    Images are NHWC RGB in [0, 1]; latents z_l are [batch, h_lr 2^(L-l), w_lr 2^(L-l), channels_l].
+
+    References:
+      [1] Liang et al., Hierarchical Conditional Flow: A Unified Framework for Image Super-Resolution and Image
+          Rescaling, ICCV 2021, https://arxiv.org/abs/2108.05301
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        mixed_precision: bool = False,
+        recompute: bool = False,
+        dtype: str = "float32",
+        name: str = "hcflow",
+    ):
+        """Creates the model with all its weights.
+
+        Args:
+          config: hyperparameters.
+          mixed_precision: run the feature extractors in bfloat16; the flow stays exact.
+          recompute: recompute the feature extractors' activations in the backward pass.
+          dtype: float32, or float64 for tests of the mathematics.
+        """
+        super().__init__(name=name, dtype=dtype)
+        self.config = config
+        extractor_dtype = "mixed_bfloat16" if mixed_precision else dtype
+        self.levels, channels = [], 3
+        for level in range(1, config.levels + 1):
+            weights = _LevelWeights(
+                config, level, channels, extractor_dtype, recompute, name=f"level_{level}", dtype=self.dtype_policy
+            )
+            self.levels.append(weights)
+            channels = weights.image_channels
+        self.build()
+        self.flow = bijectors.HierarchicalFlow([_flow_level(config, weights) for weights in self.levels])
+        self._compiled_encode = tf.function(self.flow.forward_and_log_det, autograph=False, reduce_retracing=True)
+        self._compiled_decode = tf.function(self.flow.inverse_and_log_det, autograph=False, reduce_retracing=True)
+
+    def build(self, input_shape: tuple | None = None) -> None:
+        """Creates the weights."""
+        for level in self.levels:
+            level.build(None)
+        self.built = True
+
+    @property
+    def scale(self) -> int:
+        """Width of hr over width of lr."""
+        return self.config.scale
+
+    def call(self, hr: tf.Tensor) -> list[tf.Tensor]:
+        """[lr, z_1, ..., z_L], as the flow's forward direction."""
+        return self.flow.forward_and_log_det(hr)[0]
+
+    def encode(self, hr: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Returns lr, neither clipped nor rounded, and the standardised latents [z_1, ..., z_L].
+
+        Args:
+          hr: [batch, height, width, 3] in [0, 1], height and width divisible by the scale.
+
+        Raises:
+          ValueError: the shape does not fit; names what was expected and what came.
+        """
+        parts, _ = self.encode_and_log_det(hr)
+        return parts[0], parts[1:]
+
+    def encode_and_log_det(self, hr: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Returns [lr, z_1, ..., z_L] and log|det d[lr, z]/d hr|, [batch], nats."""
+        hr = tf.convert_to_tensor(hr, self.variable_dtype)
+        self.flow._check_forward(hr)
+        return self._compiled_encode(hr)
+
+    def decode(self, lr: tf.Tensor, latents: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Returns hr, not clipped: the exact inverse of `encode`.
+
+        Args:
+          lr: [batch, height, width, 3].
+          latents: [z_1, ..., z_L] as `encode` or `draw_latents` gives them.
+
+        Raises:
+          ValueError: a shape does not fit; names what was expected and what came.
+        """
+        parts = [tf.convert_to_tensor(part, self.variable_dtype) for part in (lr, *latents)]
+        self.flow._check_inverse(parts)
+        return self._compiled_decode(parts)[0]
+
+    def draw_latents(self, lr_shape: Sequence[int], temperature: float = 0.8, seed: int | None = None) -> list[tf.Tensor]:
+        """Returns [z_1, ..., z_L] ~ N(0, temperature^2) for LR images of shape [batch, height, width, 3].
+
+        The same seed gives the same latents; None draws a new one.
+        """
+        batch, height, width = lr_shape[0], lr_shape[1], lr_shape[2]
+        if seed is None:
+            seed = int(np.random.default_rng().integers(2**31))
+        return [
+            temperature * tf.random.stateless_normal([batch, *shape], seed=[seed, level], dtype=self.variable_dtype)
+            for level, shape in enumerate(self.flow.latent_event_shapes(height, width), start=1)
+        ]
+
+    def sample(self, lr: tf.Tensor, temperature: float = 0.8, seed: int | None = None) -> tf.Tensor:
+        """Returns one hr in [0, 1] for each lr [batch, height, width, 3]; same seed, same image.
+
+        Args:
+          lr: [batch, height, width, 3] in [0, 1].
+          temperature: tau, standard deviation of the latents; 0 is the most probable image.
+          seed: any integer, or None for a new one each time.
+        """
+        lr = tf.convert_to_tensor(lr, self.variable_dtype)
+        latents = self.draw_latents(tf.shape(lr), temperature, seed)
+        return tf.clip_by_value(self.decode(lr, latents), 0.0, 1.0)
+
+    def log_prob(self, hr: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
+        """log p(hr | lr), [batch], nats: log N(y | lr, e^-12) + sum_l log N(z_l | 0, I) + log|det| (paper eq. 5).
+
+        Args:
+          hr: [batch, height, width, 3] in [0, 1]; add noise u / q to 8-bit images first for the likelihood of bytes.
+          lr: [batch, height / scale, width / scale, 3] in [0, 1].
+        """
+        parts, log_det = self.encode_and_log_det(hr)
+        lr = tf.convert_to_tensor(lr, self.variable_dtype)
+        return gaussian_log_prob(parts[0], lr, LR_LOG_STD) + latent_log_prob(parts[1:]) + log_det
+
+    def distribution(self, lr: tf.Tensor) -> tfd.TransformedDistribution:
+        """p(hr | lr) as a TFP distribution, batch shape [batch], for lr [batch, height, width, 3]."""
+        lr = tf.convert_to_tensor(lr, self.variable_dtype)
+        batch, height, width = lr.shape[:3]
+        parts = [tfd.Normal(lr, tf.exp(tf.constant(LR_LOG_STD, lr.dtype)))]
+        for shape in self.flow.latent_event_shapes(height, width):
+            parts.append(tfd.Normal(tf.zeros([batch, *shape], lr.dtype), tf.ones([], lr.dtype)))
+        base = tfd.JointDistributionSequential([tfd.Independent(part, 3) for part in parts])
+        return tfd.TransformedDistribution(base, tfp.bijectors.Invert(self.flow))
+
+    def initialise_actnorm(self, hr: tf.Tensor) -> None:
+        """Sets every ActNorm from a batch of images [batch, height, width, 3], in the order of encoding.
+
+        Call it once, before training, outside of any strategy's replicas: all replicas then hold the same values.
+        """
+        x, images, details = tf.convert_to_tensor(hr, self.variable_dtype), [], []
+        for weights, level in zip(self.levels, self.flow.levels, strict=True):
+            x = level.squeeze.forward_and_log_det(x)[0]
+            for index, (step_weights, step) in enumerate(zip(weights.main_steps, level.steps, strict=True)):
+                x = _initialise_step(step_weights, step, x, lambda z, index=index: self._main_network_input(z, index))
+            x, detail = x[..., : weights.image_channels], x[..., weights.image_channels :]
+            images.append(x)
+            details.append(detail)
+        conditions: list[tf.Tensor] = []
+        for weights, level in reversed(list(zip(self.levels, self.flow.levels, strict=True))):
+            image, detail = images.pop(), details.pop()
+            condition = level.extractor(bijectors.hierarchical_flow.conditioning_input(image, conditions))
+            conditions.append(condition)
+            for step_weights, step in zip(weights.conditional_steps, level.conditional_steps, strict=True):
+                detail = _initialise_step(
+                    step_weights,
+                    step,
+                    detail,
+                    lambda z, condition=condition: tf.concat([z[..., : z.shape[-1] // 2], condition], -1),
+                    condition=condition,
+                )
+
+    def _main_network_input(self, z: tf.Tensor, index: int) -> tf.Tensor:
+        """What the coupling network of main step `index` sees of its input."""
+        if self.config.task == "super_resolution":
+            return z[..., : z.shape[-1] // 2]
+        return z[..., :3] if index % 2 == 0 else z[..., 3:]
+
+    def named_weights(self) -> dict[str, keras.Variable]:
+        """Every weight by its path, such as level_1/main_step_1/actnorm/bias, in a fixed order."""
+        return {variable.path.split("/", 1)[1]: variable for variable in self.weights}
+
+
+def _initialise_step(
+    weights: FlowStepWeights, step: bijectors.FlowBijector, x: tf.Tensor, network_input, **conditions
+) -> tf.Tensor:
+    weights.actnorm.initialise(x)
+    z = x
+    for layer in step.layers[:-1]:
+        z = layer.forward_and_log_det(z)[0]
+    weights.network.initialise(network_input(z))
+    return step.forward_and_log_det(x, **conditions)[0]
+
+
+def gaussian_log_prob(x: tf.Tensor, mean: tf.Tensor, log_std: float) -> tf.Tensor:
+    """log N(x | mean, exp(2 log_std)) summed over each image, [batch], nats."""
+    normal = tfd.Normal(mean, tf.exp(tf.constant(log_std, x.dtype)))
+    return tf.reduce_sum(normal.log_prob(x), axis=[1, 2, 3])
+
+
+def latent_log_prob(latents: Sequence[tf.Tensor]) -> tf.Tensor:
+    """sum_l log N(z_l | 0, I) over each image, [batch], nats."""
+    return tf.add_n([gaussian_log_prob(z, tf.zeros([], z.dtype), 0.0) for z in latents])

@@ -1,0 +1,93 @@
+"""Small layers that the networks share: ActNorm weights, convolutions, and their initial values."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+def small_xavier() -> keras.initializers.Initializer:
+    """Xavier normal times 0.1, the initial value in coupling networks and dense blocks."""
+    return keras.initializers.VarianceScaling(scale=0.01, mode="fan_avg", distribution="untruncated_normal")
+
+
+class Conv(keras.layers.Layer):
+    """Zero-padded convolution [batch, h, w, inputs] -> [batch, h, w, outputs]."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: int = 3,
+        *,
+        use_bias: bool = True,
+        initializer: str | keras.initializers.Initializer = "glorot_normal",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.inputs, self.outputs, self.size = inputs, outputs, size
+        self.use_bias, self.initializer = use_bias, initializer
+
+    def build(self, input_shape: tuple | None = None) -> None:
+        """Creates kernel [size, size, inputs, outputs] and bias [outputs]."""
+        self.kernel = self.add_weight(
+            name="kernel", shape=(self.size, self.size, self.inputs, self.outputs), initializer=self.initializer
+        )
+        self.bias = self.add_weight(name="bias", shape=(self.outputs,), initializer="zeros") if self.use_bias else None
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns the convolution of x."""
+        y = tf.nn.conv2d(x, tf.convert_to_tensor(self.kernel), strides=1, padding="SAME")
+        return y if self.bias is None else y + tf.convert_to_tensor(self.bias)
+
+
+class ScaledConv(Conv):
+    """conv3x3 with bias times exp(3 g), g learned per channel; everything starts at 0."""
+
+    def __init__(self, inputs: int, outputs: int, **kwargs):
+        super().__init__(inputs, outputs, initializer="zeros", **kwargs)
+
+    def build(self, input_shape: tuple | None = None) -> None:
+        """Creates g [outputs] beside kernel and bias."""
+        super().build(input_shape)
+        self.log_scale = self.add_weight(name="log_scale", shape=(self.outputs,), initializer="zeros")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns the scaled convolution of x."""
+        return super().call(x) * tf.exp(3.0 * tf.convert_to_tensor(self.log_scale))
+
+
+class ActNorm(keras.layers.Layer):
+    """y = (x + bias) exp(log_scale) per channel, set once from data by `initialise`."""
+
+    def __init__(self, channels: int, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+
+    def build(self, input_shape: tuple | None = None) -> None:
+        """Creates bias and log_scale [channels]."""
+        self.bias = self.add_weight(name="bias", shape=(self.channels,), initializer="zeros")
+        self.log_scale = self.add_weight(name="log_scale", shape=(self.channels,), initializer="zeros")
+
+    def initialise(self, x: tf.Tensor) -> None:
+        """Sets bias = -mean and log_scale = -log(std + 1e-6) per channel of x, so that the output is standardised."""
+        values = np.asarray(x, np.float64)
+        self.bias.assign(-values.mean(axis=(0, 1, 2)))
+        self.log_scale.assign(-np.log(values.std(axis=(0, 1, 2)) + 1e-6))
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns the normalised x."""
+        return (x + tf.convert_to_tensor(self.bias)) * tf.exp(tf.convert_to_tensor(self.log_scale))
+
+
+class Rotation(keras.layers.Layer):
+    """Owns the matrix [channels, channels] of an invertible 1x1 convolution; starts as a random rotation."""
+
+    def __init__(self, channels: int, **kwargs):
+        super().__init__(**kwargs)
+        self.channels = channels
+
+    def build(self, input_shape: tuple | None = None) -> None:
+        """Creates the matrix."""
+        self.matrix = self.add_weight(name="matrix", shape=(self.channels, self.channels), initializer="orthogonal")

@@ -1,0 +1,156 @@
+"""The authors' released weight files: names, shapes, and what they become here."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from hcflow_tf.config import ModelConfig
+from hcflow_tf.errors import HCFlowError
+
+MAX_LISTED = 10
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads a PyTorch state dict (.pth) as numpy arrays, without running code from the file.
+
+    Raises:
+      HCFlowError: torch is not installed, or the file is not a plain state dict.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise HCFlowError(f"no weight file at {path}")
+    try:
+        import torch
+    except ImportError as error:
+        raise HCFlowError(f"reading {path.name} needs torch: pip install 'hcflow_tf[convert]'") from error
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise HCFlowError(f"{path} is not a PyTorch state dict of plain tensors: {str(error).splitlines()[0]}") from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise HCFlowError(f"{path} is not a state dict: expected a mapping from names to tensors")
+    return {name.removeprefix("module."): value.float().numpy() for name, value in state.items()}
+
+
+def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:
+    """The hyperparameters of a released model, from the names and shapes of its weights alone.
+
+    Raises:
+      HCFlowError: the names are not those of an HCFlow model.
+    """
+
+    def count(pattern: str) -> int:
+        indices = {int(match.group(1)) for name in shapes if (match := re.match(pattern, name))}
+        return max(indices) + 1 if indices else 0
+
+    def size(name: str, default: int | None = None) -> int:
+        if name in shapes:
+            return int(shapes[name][0])
+        if default is not None:
+            return default
+        raise HCFlowError(f"not the weights of an HCFlow model: there is no entry {name}")
+
+    levels = count(r"flow\.level(\d+)_condFlow\.")
+    main_steps = 0
+    while f"flow.layers.{main_steps + 1}.actnorm.bias" in shapes:
+        main_steps += 1
+    extractor = "flow.level0_condFlow"
+    blocks = tuple(count(rf"flow\.level0_condFlow\.RRDB_trunk{trunk}\.(\d+)\.") for trunk in (0, 1))
+    if not levels or not main_steps or not all(blocks):
+        raise HCFlowError("not the weights of an HCFlow model: expected entries named flow.layers.* and flow.level*_condFlow.*")
+    return ModelConfig(
+        task="rescaling" if any("haar_weights" in name for name in shapes) else "super_resolution",
+        scale=2**levels,
+        main_steps=main_steps,
+        conditional_steps=count(r"flow\.level0_condFlow\.additional_flow_steps\.(\d+)\."),
+        main_width=size("flow.layers.1.affine.f.conv1.weight"),
+        conditional_width=size(f"{extractor}.additional_flow_steps.0.affine.f.conv1.weight", default=64),
+        rrdb_blocks=blocks,
+        rrdb_features=size(f"{extractor}.conv_first.weight"),
+        rrdb_growth=size(f"{extractor}.RRDB_trunk0.0.RDB1.conv1.weight"),
+    )
+
+
+def released_name(name: str, config: ModelConfig) -> str:
+    """The name in the authors' files of our weight `name` (see `HCFlow.named_weights`)."""
+    level, rest = name.split("/", 1)
+    level = int(level.removeprefix("level_")) - 1
+    part, *inner = rest.split("/")
+    if part.startswith("main_step_"):
+        layer = level * (config.main_steps + 2) + int(part.removeprefix("main_step_"))
+        return f"flow.layers.{layer}.{_step_name(inner)}"
+    prefix = f"flow.level{level}_condFlow"
+    if part.startswith("conditional_step_"):
+        step = int(part.removeprefix("conditional_step_")) - 1
+        return f"{prefix}.additional_flow_steps.{step}.{_step_name(inner)}"
+    if part == "gaussian":
+        return f"{prefix}.f.{_LEAF[inner[0]]}"
+    if inner[0] in ("conv_first", "conv_last"):
+        return f"{prefix}.{'conv_first' if inner[0] == 'conv_first' else 'trunk_conv1'}.{_LEAF[inner[1]]}"
+    trunk, block = re.match(r"trunk_([ab])_(\d+)", inner[0]).groups()
+    dense, conv = inner[1].removeprefix("block_"), inner[2].removeprefix("conv_")
+    return f"{prefix}.RRDB_trunk{'ab'.index(trunk)}.{int(block) - 1}.RDB{dense}.conv{conv}.{_LEAF[inner[3]]}"
+
+
+_LEAF = {"kernel": "weight", "bias": "bias", "log_scale": "logs", "matrix": "weight"}
+
+
+def _step_name(inner: list[str]) -> str:
+    """actnorm/bias, rotation/matrix, network/conv_1/kernel, network/actnorm_1/bias in the authors' words."""
+    if inner[0] == "actnorm":
+        return f"actnorm.{_LEAF[inner[1]]}"
+    if inner[0] == "rotation":
+        return "permute.weight"
+    module, index = inner[1].split("_")
+    conv = f"affine.f.conv{index}"
+    return f"{conv}.actnorm.{_LEAF[inner[2]]}" if module == "actnorm" else f"{conv}.{_LEAF[inner[2]]}"
+
+
+def released_shape(name: str, shape: tuple[int, ...], released: str) -> tuple[int, ...]:
+    """The shape in the authors' files of our weight `name` of this shape."""
+    if len(shape) == 4:
+        return (shape[3], shape[2], shape[0], shape[1])
+    if "actnorm" in released:
+        return (1, shape[0], 1, 1)
+    return (shape[0], 1, 1) if name.endswith("log_scale") else shape
+
+
+def map_released(
+    state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], config: ModelConfig
+) -> dict[str, np.ndarray]:
+    """Maps a released state dict to our names, shapes and order.
+
+    Args:
+      state: the authors' names and arrays.
+      shapes: our names and shapes.
+      config: hyperparameters, as `infer_config` gives them.
+
+    Raises:
+      HCFlowError: lists every missing, unexpected and misshapen entry.
+    """
+    names = {name: released_name(name, config) for name in shapes}
+    fixed = {name for name in state if name.endswith(".haar_weights")}
+    missing = sorted(set(names.values()) - set(state))
+    unexpected = sorted(set(state) - set(names.values()) - fixed)
+    misshapen = []
+    for name, released in names.items():
+        expected = released_shape(name, tuple(shapes[name]), released)
+        if released in state and tuple(state[released].shape) != expected:
+            misshapen.append(f"{released} is {tuple(state[released].shape)}, expected {expected}")
+    problems = [
+        f"{len(entries)} {kind}: {', '.join(entries[:MAX_LISTED])}{', ...' if len(entries) > MAX_LISTED else ''}"
+        for kind, entries in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+        if entries
+    ]
+    if problems:
+        raise HCFlowError(f"the weights do not fit {config.task} x{config.scale}: {'; '.join(problems)}")
+    return {name: _to_ours(state[released], shapes[name]) for name, released in names.items()}
+
+
+def _to_ours(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 and len(shape) == 4 else array.reshape(shape)
