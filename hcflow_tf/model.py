@@ -11,6 +11,7 @@ import tensorflow_probability as tfp
 
 from hcflow_tf import bijectors
 from hcflow_tf.config import ModelConfig
+from hcflow_tf.latents import draw_latents, latent_shapes
 from hcflow_tf.networks.coupling import FCN, DenseBlock
 from hcflow_tf.networks.feature_extractor import FeatureExtractor
 from hcflow_tf.networks.flow_step import FlowStepWeights
@@ -211,15 +212,12 @@ class HCFlow(keras.Model):
     def draw_latents(self, lr_shape: Sequence[int], temperature: float = 0.8, seed: int | None = None) -> list[tf.Tensor]:
         """Returns [z_1, ..., z_L] ~ N(0, temperature^2) for LR images of shape [batch, height, width, 3].
 
-        The same seed gives the same latents; None draws a new one.
+        Image b of the batch is drawn from seed + b; None draws a new seed.
         """
-        batch, height, width = lr_shape[0], lr_shape[1], lr_shape[2]
         if seed is None:
             seed = int(np.random.default_rng().integers(2**31))
-        return [
-            temperature * tf.random.stateless_normal([batch, *shape], seed=[seed, level], dtype=self.variable_dtype)
-            for level, shape in enumerate(self.flow.latent_event_shapes(height, width), start=1)
-        ]
+        shapes = latent_shapes(lr_shape[1], lr_shape[2], self.flow.latent_channels)
+        return draw_latents(seed + tf.range(lr_shape[0]), temperature, shapes, self.variable_dtype)
 
     def sample(self, lr: tf.Tensor, temperature: float = 0.8, seed: int | None = None) -> tf.Tensor:
         """Returns one hr in [0, 1] for each lr [batch, height, width, 3]; same seed, same image.
@@ -249,7 +247,7 @@ class HCFlow(keras.Model):
         lr = tf.convert_to_tensor(lr, self.variable_dtype)
         batch, height, width = lr.shape[:3]
         parts = [tfd.Normal(lr, tf.exp(tf.constant(LR_LOG_STD, lr.dtype)))]
-        for shape in self.flow.latent_event_shapes(height, width):
+        for shape in latent_shapes(height, width, self.flow.latent_channels):
             parts.append(tfd.Normal(tf.zeros([batch, *shape], lr.dtype), tf.ones([], lr.dtype)))
         base = tfd.JointDistributionSequential([tfd.Independent(part, 3) for part in parts])
         return tfd.TransformedDistribution(base, tfp.bijectors.Invert(self.flow))

@@ -126,14 +126,6 @@ class HierarchicalFlow(FlowBijector):
             total += log_det
         return image, total
 
-    def latent_event_shapes(self, lr_height: int, lr_width: int) -> list[list[int]]:
-        """[height, width, channels] of z_1, ..., z_L for an LR image of this size (ints or scalar tensors)."""
-        levels = len(self._levels)
-        return [
-            [lr_height * 2 ** (levels - level), lr_width * 2 ** (levels - level), channels]
-            for level, channels in enumerate(self._latent_channels, start=1)
-        ]
-
     # Structures of types and event shapes, which TransformedDistribution asks for.
 
     def _forward_dtype(self, dtype: tf.DType) -> list[tf.DType]:
