@@ -6,24 +6,36 @@ import difflib
 import math
 import os
 import pathlib
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
 
+from hcflow_tf import strict_yaml
 from hcflow_tf.errors import UsageError
 from hcflow_tf.files import write_atomically
 
 FORMAT_VERSION = 1
 """Version of the model directory format, stored as `format_version` in its config.yaml."""
 
-Positive = Annotated[int, pydantic.Field(ge=1)]
-NonNegative = Annotated[int, pydantic.Field(ge=0)]
-Weight = Annotated[float, pydantic.Field(ge=0.0, allow_inf_nan=False)]
-PositiveFloat = Annotated[float, pydantic.Field(gt=0.0, allow_inf_nan=False)]
-Fraction = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
+
+def _refuse_look_alikes(value: Any) -> Any:
+    """Pydantic would take true for 1 and "16" for 16."""
+    if isinstance(value, bool | str):
+        raise ValueError(f"expected a number, got {value!r}")
+    return value
+
+
+_Number = pydantic.BeforeValidator(_refuse_look_alikes)
+Positive = Annotated[int, _Number, pydantic.Field(ge=1)]
+NonNegative = Annotated[int, _Number, pydantic.Field(ge=0)]
+Real = Annotated[float, _Number, pydantic.Field(allow_inf_nan=False)]
+Weight = Annotated[Real, pydantic.Field(ge=0.0)]
+PositiveFloat = Annotated[Real, pydantic.Field(gt=0.0)]
+Fraction = Annotated[Real, pydantic.Field(ge=0.0, le=1.0)]
+Decay = Annotated[Real, pydantic.Field(ge=0.0, lt=1.0)]
+Switch = pydantic.StrictBool
 
 
 class _Section(pydantic.BaseModel):
@@ -78,12 +90,12 @@ class DataConfig(_Section):
     validation: ImageFolders = ImageFolders()
     validation_images: Positive = 10
     """At most this many validation images are used, the first by name."""
-    sample_photographs: bool = False
+    sample_photographs: Switch = False
     """Use the photographs that scikit-image ships instead of folders (quickstart)."""
     crop_size: Positive = 160
     """HR pixels; divisible by the scale."""
-    flip: bool = True
-    rotate: bool = False
+    flip: Switch = True
+    rotate: Switch = False
     cache: Literal["memory", "disk", "none"] = "disk"
     cache_dir: str = "~/.cache/hcflow_tf"
     max_bad_share: Fraction = 0.01
@@ -95,22 +107,27 @@ class LossConfig(_Section):
     """Weights of the losses (paper section 3.4 and 4.1); 0 switches one off."""
 
     nll: Weight = 1.0
-    quantization_levels: Positive = 256
+    quantization_levels: Annotated[Positive, pydantic.Field(ge=2)] = 256
     """q of the dequantisation noise u / q, u ~ U[0, 1)."""
-    lr_log_std: float = -6.0
+    lr_log_std: Real = -6.0
     """log standard deviation of the Gaussian around the true LR image."""
     pixel: Weight = 0.0
+    """L1 between the HR image and the decoded one."""
     pixel_temperature: Weight = 0.0
+    """Temperature of the image that the pixel loss sees: 0 for HCFlow+, 1 for rescaling."""
     lr: Weight = 0.0
     """L2 between the encoder's LR image and the bicubic one (rescaling)."""
     latent: Weight = 0.0
     """L2 of the latents (rescaling)."""
     perceptual: Weight = 0.0
+    """L1 between VGG19 features, last convolution of block 5 before its ReLU."""
     adversarial: Weight = 0.0
+    """Vanilla GAN with logits."""
     sample_temperature: Weight = 0.9
     """Temperature of the sample that the perceptual and the adversarial loss see."""
-    separate_updates: bool = True
-    """One optimiser step each for NLL, pixel, perceptual + adversarial, as in the released SR recipe."""
+    separate_updates: Switch = True
+    """One optimiser step each for NLL, for pixel + lr + latent, and for perceptual + adversarial, as the released
+    SR recipe does; false takes one step on the sum of all."""
     vgg_weights: str | None = None
     """File of VGG19 weights; None downloads the ones of keras.applications."""
 
@@ -120,10 +137,11 @@ class OptimizerConfig(_Section):
 
     learning_rate: PositiveFloat = 2.5e-4
     halve_at: tuple[Positive, ...] = ()
-    """Steps at which the learning rate is halved."""
+    """Steps at which the learning rate is halved, the discriminator's too."""
     warmup_steps: NonNegative = 0
-    beta_1: Fraction = 0.9
-    beta_2: Fraction = 0.99
+    """The learning rate rises linearly over this many steps first."""
+    beta_1: Decay = 0.9
+    beta_2: Decay = 0.99
     clip_value: PositiveFloat | None = 5.0
     clip_norm: PositiveFloat | None = 100.0
     discriminator_learning_rate: PositiveFloat = 5e-5
@@ -145,12 +163,12 @@ class TrainingConfig(_Section):
     log_every: Positive = 100
     max_skipped_steps: Positive = 50
     """The run stops after this many non-finite steps in a row."""
-    mixed_precision: bool = False
+    mixed_precision: Switch = False
     """bfloat16 in the feature extractors, float32 in the flow."""
-    recompute: bool = False
+    recompute: Switch = False
     """Recompute the feature extractors' activations in the backward pass to save memory."""
-    xla: bool = False
-    ema: Annotated[float, pydantic.Field(ge=0.0, lt=1.0)] = 0.0
+    xla: Switch = False
+    ema: Decay = 0.0
     """Decay of the exponential moving average of the weights; 0 is off."""
 
 
@@ -166,29 +184,47 @@ class Config(_Section):
 
     @pydantic.model_validator(mode="after")
     def _combinations(self) -> Config:
-        scale, losses = self.model.scale, self.losses
-        if self.data.crop_size % scale:
-            below = self.data.crop_size // scale * scale
+        for problem in (*self._data_problems(), *self._loss_problems(), *self._schedule_problems()):
+            raise ValueError(problem)
+        return self
+
+    def _data_problems(self) -> Iterator[str]:
+        data, scale = self.data, self.model.scale
+        if data.crop_size % scale:
+            below = data.crop_size // scale * scale
             nearest = " or ".join(str(size) for size in (below, below + scale) if size)
-            raise ValueError(f"data.crop_size: {self.data.crop_size} is not divisible by model.scale {scale}; use {nearest}")
-        if self.model.task == "rescaling" and losses.nll and losses.pixel:
-            raise ValueError(
-                "losses.nll: a rescaling model is trained without NLL (REFERENCE: pixel, lr and latent); set it to 0"
-            )
+            yield f"data.crop_size: {data.crop_size} is not divisible by model.scale {scale}; use {nearest}"
+        if data.sample_photographs and (data.train.hr or data.validation.hr):
+            yield "data.sample_photographs: give either this or folders, not both"
+
+    def _loss_problems(self) -> Iterator[str]:
+        losses = self.losses
         if not any((losses.nll, losses.pixel, losses.perceptual, losses.adversarial)):
-            raise ValueError("losses: every weight is 0, nothing would be trained")
-        if (losses.perceptual or losses.adversarial) and not self.training.start_from:
-            raise ValueError(
-                "training.start_from: perceptual and adversarial losses diverge from scratch; "
-                "name the run directory of an HCFlow model to fine-tune"
+            yield "losses: nll, pixel, perceptual and adversarial are all 0, nothing would be trained"
+        if self.model.task == "rescaling" and losses.nll and losses.pixel:
+            yield "losses.nll: a rescaling model is trained without NLL (its losses are pixel, lr and latent); set it to 0"
+        if not self.training.start_from and (losses.perceptual or losses.adversarial or (losses.nll and losses.pixel)):
+            yield (
+                "training.start_from: these losses (pixel beside nll, perceptual, adversarial) diverge from scratch; "
+                "name the directory of a trained or converted model to fine-tune"
             )
         if losses.adversarial and self.data.crop_size != 160:
-            raise ValueError("data.crop_size: the discriminator takes 160 x 160 crops; set it to 160 or losses.adversarial to 0")
-        if self.data.sample_photographs and (self.data.train.hr or self.data.validation.hr):
-            raise ValueError("data.sample_photographs: give either this or folders, not both")
-        if any(step >= self.training.steps for step in self.optimizer.halve_at):
-            raise ValueError(f"optimizer.halve_at: a step lies at or beyond training.steps = {self.training.steps}")
-        return self
+            yield "data.crop_size: the discriminator takes 160 x 160 crops; set it to 160 or losses.adversarial to 0"
+
+    def _schedule_problems(self) -> Iterator[str]:
+        steps, optimizer = self.training.steps, self.optimizer
+        if list(optimizer.halve_at) != sorted(set(optimizer.halve_at)):
+            yield f"optimizer.halve_at: the steps must increase, got {list(optimizer.halve_at)}"
+        if optimizer.halve_at and optimizer.halve_at[-1] >= steps:
+            yield (
+                f"optimizer.halve_at: {optimizer.halve_at[-1]} is not below training.steps {steps}; "
+                "shorten the list, for example --set optimizer.halve_at=[]"
+            )
+        if self.losses.adversarial and optimizer.discriminator_warmup_steps >= steps:
+            yield (
+                f"optimizer.discriminator_warmup_steps: {optimizer.discriminator_warmup_steps} is not below "
+                f"training.steps {steps}, the model itself would not be trained"
+            )
 
 
 def load_config(path: str | os.PathLike, overrides: list[str] | tuple[str, ...] = ()) -> Config:
@@ -209,16 +245,17 @@ def load_config(path: str | os.PathLike, overrides: list[str] | tuple[str, ...] 
 def parse_config(text: str, overrides: list[str] | tuple[str, ...] = (), *, source: str = "config") -> Config:
     """Parses and validates YAML text; see `load_config`."""
     try:
-        tree = _load_yaml(text)
+        tree = strict_yaml.load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        raise UsageError(f"{source}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UsageError(f"{source}{where}: not valid YAML: {reason}") from error
     tree = {} if tree is None else tree
     if not isinstance(tree, dict):
         raise UsageError(f"{source}: expected sections (model, data, losses, optimizer, training), got {type(tree).__name__}")
     for override in overrides:
-        _apply_override(tree, override)
+        strict_yaml.apply_override(tree, override)
     version = tree.get("format_version", FORMAT_VERSION)
     if version != FORMAT_VERSION:
         raise UsageError(
@@ -241,62 +278,32 @@ def save_config(config: Config, path: str | os.PathLike) -> None:
     write_atomically(path, dump_config(config).encode())
 
 
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that reads 1e-4 as a number (YAML 1.2) and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key_node.value!r} is given twice", key_node.start_mark)
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-
-
-def _load_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)
-
-
-def _apply_override(tree: dict, override: str) -> None:
-    key, equals, text = override.partition("=")
-    path = key.strip().split(".")
-    if not equals or not all(path):
-        raise UsageError(f"--set {override}: expected section.key=value")
-    try:
-        value = _load_yaml(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {override}: {text!r} is not a YAML value") from error
-    for name in path[:-1]:
-        child = tree.setdefault(name, {})
-        if not isinstance(child, dict):
-            raise UsageError(f"--set {override}: {name} is a value, not a section")
-        tree = child
-    tree[path[-1]] = value
-
-
 def _explain(problem: dict) -> str:
     """One line for one pydantic error: key, reason, nearest valid name."""
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        valid = list(_section_at(problem["loc"][:-1]).model_fields)
-        near = difflib.get_close_matches(str(problem["loc"][-1]), valid, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"valid keys: {', '.join(valid)}"
-        return f"{key}: unknown key; {hint}"
+        return f"{key}: unknown key; {_nearest_key(problem['loc'])}"
+    if problem["type"] == "model_type":
+        got = "nothing" if problem["input"] is None else repr(problem["input"])
+        return f"{key}: expected a section of keys, got {got}"
     if problem["type"] == "value_error":
         return ": ".join(part for part in (key, str(problem["ctx"]["error"])) if part)
-    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+    reason = problem["msg"].replace("valid tuple", "list").replace("Tuple", "list").replace(" after validation", "")
+    return f"{key}: {reason[0].lower()}{reason[1:]}, got {problem['input']!r}"
 
 
-def _section_at(path: tuple) -> type[pydantic.BaseModel]:
+def _nearest_key(path: tuple) -> str:
+    """The same name in another section, else the nearest name in this one, else all of this one's."""
+    *parents, name = map(str, path)
     section: type[pydantic.BaseModel] = Config
-    for name in path:
-        section = section.model_fields[name].annotation
-    return section
+    for parent in parents:
+        section = section.model_fields[parent].annotation
+    for other, field in Config.model_fields.items():
+        if name in getattr(field.annotation, "model_fields", ()):
+            return f"did you mean {other}.{name}?"
+    valid = list(section.model_fields)
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.4)
+    return f"did you mean {'.'.join([*parents, near[0]])}?" if near else f"valid keys: {', '.join(valid)}"
 
 
 def _nearest_file(path: pathlib.Path) -> str:
