@@ -1,0 +1,62 @@
+"""Shrinks images by the model's scale so that `hcflow upscale` with the same model restores them.
+
+INPUT are files and folders; OUT is a folder, or a .png file name for a single input. The LR images are 8-bit PNG; their
+text entry `hcflow_original` keeps the original size, which `hcflow upscale` restores exactly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+
+from hcflow_tf import batch, cli
+from hcflow_tf.errors import UsageError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.add_argument("input", nargs="+", metavar="INPUT", help="image files and folders of images")
+    parser.add_argument("--model", required=True, help="model directory or name, SavedModel, .tflite, .onnx, or bicubic")
+    parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder, or .png file name for one input")
+    parser.add_argument("--max-pixels", type=batch.positive_int, metavar="N", help="cap on an input image (default 536870912)")
+    batch.add_tile_argument(parser)
+    batch.add_scale_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    work = batch.Batch("downscale")
+    sources = batch.find_inputs(args.input, work)
+    plans = batch.plan_outputs(sources, args.output, _outputs)
+    if not sources:
+        return work.exit_code
+
+    from hcflow_tf.inference.pictures import MAX_PIXELS, downscale_file
+    from hcflow_tf.inference.runtimes import BICUBIC, open_runtime
+    from hcflow_tf.inference.scaling import Scaler
+
+    runtime = open_runtime(args.model, scale=args.scale)
+    if runtime.task != "rescaling" and args.model != BICUBIC:
+        print(
+            f"hcflow downscale: note: {args.model} is a super-resolution model: its LR images look like bicubic ones "
+            "and keep nothing extra for upscaling",
+            file=sys.stderr,
+        )
+    scaler = Scaler(runtime, args.tile)
+    work.run(
+        list(zip(sources, plans, strict=True)),
+        lambda item: str(item[0]),
+        lambda item: downscale_file(scaler, item[0], item[1][0], max_pixels=args.max_pixels or MAX_PIXELS),
+    )
+    return work.exit_code
+
+
+def _outputs(path: pathlib.Path) -> list[pathlib.Path]:
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"-o {path}: LR images are PNG, which keep every value and the original size; name it .png")
+    return [path]
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.execute("downscale"))

@@ -1,0 +1,149 @@
+"""Image file in, image file out: bit depth, gray, transparency, colour profile, original size, uncertainty."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hcflow_tf.data.images import ImageError, check_writable, quantize, read_header, read_image, write_image
+from hcflow_tf.data.resize import imresize
+from hcflow_tf.inference.heat_map import Spread, heat_map
+from hcflow_tf.inference.scaling import Scaler, pad_to_multiple
+
+MAX_PIXELS = 2**29
+"""Default cap on the pixels of the larger image, read or written (537 megapixels)."""
+
+ORIGINAL_KEY = "hcflow_original"
+"""PNG text entry of a downscaled image: JSON with width, height, scale and gray of the image it was made from."""
+
+_GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+@dataclasses.dataclass(frozen=True)
+class Original:
+    """What a downscaled file says of the image it was made from."""
+
+    width: int
+    height: int
+    scale: int
+    gray: bool
+
+    def to_text(self) -> dict[str, str]:
+        """As PNG text entries."""
+        return {ORIGINAL_KEY: json.dumps(dataclasses.asdict(self))}
+
+    @classmethod
+    def from_text(cls, text: Mapping[str, str], lr_size: tuple[int, int], scale: int) -> Original | None:
+        """The entry, if there is one and it fits an LR image of this height and width at this scale."""
+        try:
+            original = cls(**json.loads(text[ORIGINAL_KEY]))
+            expected = tuple(-(-side // scale) for side in (original.height, original.width))
+        except (KeyError, ValueError, TypeError):
+            return None
+        return original if original.scale == scale and expected == tuple(lr_size) else None
+
+
+def upscale_file(
+    scaler: Scaler,
+    source: str | os.PathLike,
+    targets: Sequence[pathlib.Path],
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    bits: int | None = None,
+    uncertainty: pathlib.Path | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> str:
+    """Upscales one file; sample i, drawn with seed + i, goes to targets[i].
+
+    The EXIF orientation is applied, a colour profile kept, transparency enlarged by bicubic, gray stays gray. A file
+    that `downscale_file` made gets its original size back.
+
+    Args:
+      bits: 8 or 16; None as the source.
+      uncertainty: PNG for the heat map of the samples' standard deviation; needs at least two targets.
+      max_pixels: cap on the output.
+
+    Returns:
+      What was done, such as "480 x 320 -> 1920 x 1280".
+
+    Raises:
+      ImageError: the source cannot be read, or its output would exceed the cap.
+      HCFlowError: a target cannot be written, out of memory.
+    """
+    _check_output_size(source, scaler.scale, max_pixels)
+    image = read_image(source)
+    bits = bits or image.bit_depth
+    for target in targets:
+        check_writable(target, bit_depth=bits, alpha=image.alpha is not None)
+    lr = _to_float(image.rgb)
+    original = Original.from_text(image.text, lr.shape[:2], scaler.scale)
+    height, width = (original.height, original.width) if original else (side * scaler.scale for side in lr.shape[:2])
+    gray = original.gray if original else image.mode in _GRAY_MODES
+    alpha = None if image.alpha is None else _to_bits(imresize(image.alpha, scaler.scale), bits)[:height, :width]
+    spread = Spread()
+    for index, target in enumerate(targets):
+        hr = scaler.upscale(lr, temperature, seed + index)[:height, :width]
+        if gray:
+            hr = np.repeat(hr.mean(axis=2, keepdims=True), 3, axis=2)
+        write_image(target, quantize(hr, bits), alpha=alpha, icc_profile=image.icc_profile)
+        if uncertainty:
+            spread.add(hr)
+    note = f"{lr.shape[1]} x {lr.shape[0]} -> {width} x {height}"
+    return note + (f", {_write_heat_map(uncertainty, spread)}" if uncertainty else "")
+
+
+def downscale_file(scaler: Scaler, source: str | os.PathLike, target: pathlib.Path, *, max_pixels: int = MAX_PIXELS) -> str:
+    """Downscales one file to an 8-bit PNG whose text entry lets `upscale_file` restore the original size.
+
+    Args:
+      max_pixels: cap on the source.
+
+    Returns:
+      What was done, such as "1920 x 1280 -> 480 x 320".
+
+    Raises:
+      ImageError: the source cannot be read.
+      HCFlowError: the target cannot be written, out of memory, or the runtime has no encoder.
+    """
+    image = read_image(source, max_pixels=max_pixels)
+    height, width = image.rgb.shape[:2]
+    original = Original(width, height, scaler.scale, image.mode in _GRAY_MODES)
+    lr = quantize(scaler.downscale(_to_float(image.rgb)))
+    alpha = None
+    if image.alpha is not None:
+        alpha = _to_bits(imresize(pad_to_multiple(image.alpha, scaler.scale), 1 / scaler.scale), 8)
+    write_image(target, lr, alpha=alpha, icc_profile=image.icc_profile, text=original.to_text())
+    return f"{width} x {height} -> {lr.shape[1]} x {lr.shape[0]}"
+
+
+def _check_output_size(source: str | os.PathLike, scale: int, max_pixels: int) -> None:
+    header = read_header(source)
+    width, height = header.width * scale, header.height * scale
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{source}: {width} x {height} pixels after upscaling are more than the cap of {max_pixels:,} pixels (--max-pixels)"
+        )
+
+
+def _to_float(rgb: np.ndarray) -> np.ndarray:
+    return rgb.astype(np.float32) / np.float32(np.iinfo(rgb.dtype).max)
+
+
+def _to_bits(channel: np.ndarray, bits: int) -> np.ndarray:
+    """uint8 or uint16 as `bits` bits."""
+    if channel.dtype.itemsize * 8 == bits:
+        return channel
+    return channel.astype(np.uint16) * 257 if bits == 16 else ((channel.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _write_heat_map(path: pathlib.Path, spread: Spread) -> str:
+    deviation = spread.deviation()
+    top = float(np.percentile(deviation, 99.9))
+    write_image(path, heat_map(deviation, top), text={"hcflow_uncertainty": f"brightest = {top:.2f} of 255"})
+    return f"standard deviation {deviation.mean():.2f}, brightest {top:.2f} of 255"

@@ -1,0 +1,160 @@
+"""Upscaling and downscaling one image of any size with a runtime, in tiles where the memory or the runtime asks for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import numpy as np
+
+from hcflow_tf.errors import HCFlowError, UsageError
+from hcflow_tf.inference.memory import available_memory, largest_tile
+from hcflow_tf.inference.runtimes import Runtime
+from hcflow_tf.inference.tiles import Tile, tiles
+
+MIN_TILE = 16
+"""LR pixels."""
+
+
+class Scaler:
+    """Runs a runtime on images of any size.
+
+    The latents are drawn for the whole image and cut, so neighbouring tiles agree, and the tile size changes the result
+    only by what a tile does not see beyond its overlap (docs/usage.md says how little that is).
+
+    Attributes:
+      runtime: the model.
+      scale: width of hr over width of lr.
+    """
+
+    def __init__(self, runtime: Runtime, tile: int | None = None):
+        """Args: tile, side of the tiles in LR pixels; 0 for the whole image at once; None for as large as memory allows.
+
+        Raises:
+          UsageError: a tile too small, or not that of a runtime with a fixed size.
+        """
+        if tile is not None and tile != 0 and tile < MIN_TILE:
+            raise UsageError(f"--tile {tile}: give at least {MIN_TILE} LR pixels, 0 for the whole image, or auto")
+        if tile is not None and runtime.fixed_lr_size not in (None, (tile, tile)):
+            height, width = runtime.fixed_lr_size
+            raise UsageError(f"--tile {tile}: {runtime.name} only takes tiles of {height} x {width}; leave --tile auto")
+        self.runtime, self.scale = runtime, runtime.scale
+        self._tile = tile
+        self._limit: int | None = None
+        """Side at which the memory ran out, halved."""
+
+    def upscale(self, lr: np.ndarray, temperature: float = 0.0, seed: int = 0) -> np.ndarray:
+        """Returns hr [scale h, scale w, 3] float32, clipped to [0, 1]; same seed and tile size, same image.
+
+        Args:
+          lr: [h, w, 3] float32 in [0, 1], any size.
+          temperature: tau, standard deviation of the latents; 0 needs no seed.
+          seed: of the latents.
+
+        Raises:
+          HCFlowError: out of memory.
+        """
+        latents, scale = self._draw_latents(*lr.shape[:2], temperature, seed), self.scale
+        levels = len(latents)
+
+        def decode(tile: Tile, canvas: np.ndarray) -> None:
+            parts = [tile.cut(z, 2 ** (levels - level), mode="constant")[None] for level, z in enumerate(latents, start=1)]
+            result = self.runtime.decode(tile.cut(lr, 1, mode="symmetric")[None], parts)
+            tile.add(canvas, result[0], scale)
+
+        canvas = self._run(lr.shape[:2], scale, decode)
+        return np.clip(canvas, 0.0, 1.0, out=canvas)
+
+    def downscale(self, hr: np.ndarray) -> np.ndarray:
+        """Returns lr [ceil(h / scale), ceil(w / scale), 3] float32, clipped to [0, 1], not rounded.
+
+        Args:
+          hr: [h, w, 3] float32 in [0, 1], any size; mirrored at the right and bottom up to a multiple of the scale.
+
+        Raises:
+          HCFlowError: out of memory, or the runtime has no encoder.
+        """
+        hr = pad_to_multiple(hr, self.scale)
+
+        def encode(tile: Tile, canvas: np.ndarray) -> None:
+            result = self.runtime.downscale(tile.cut(hr, self.scale, mode="symmetric")[None])
+            tile.add(canvas, result[0], 1)
+
+        canvas = self._run((hr.shape[0] // self.scale, hr.shape[1] // self.scale), 1, encode)
+        return np.clip(canvas, 0.0, 1.0, out=canvas)
+
+    def log_prob(self, hr: np.ndarray, lr: np.ndarray) -> float:
+        """log p(hr | lr) in nats; of an image that needs tiles, the sum over tiles that know nothing of each other.
+
+        Args:
+          hr: [scale h, scale w, 3] float32, dequantised.
+          lr: [h, w, 3] float32 in [0, 1].
+        """
+        total = 0.0
+
+        def add(tile: Tile, canvas: np.ndarray) -> None:
+            nonlocal total
+            rows, columns = (slice(span.start + span.head, span.stop) for span in (tile.rows, tile.columns))
+            fine = (slice(span.start * self.scale, span.stop * self.scale) for span in (rows, columns))
+            total += float(self.runtime.log_prob(hr[tuple(fine)][None], lr[rows, columns][None])[0])
+
+        self._run(lr.shape[:2], 0, add)
+        return total
+
+    def _draw_latents(self, height: int, width: int, temperature: float, seed: int) -> list[np.ndarray]:
+        """[z_1, ..., z_L] of the whole image, without a batch dimension; zeros take no memory."""
+        channels = self.runtime.latent_channels
+        if not channels:
+            return []
+        import tensorflow as tf
+
+        from hcflow_tf.latents import draw_latents, latent_shapes
+
+        shapes = latent_shapes(height, width, channels)
+        if temperature == 0:
+            return [np.broadcast_to(np.float32(0), shape) for shape in shapes]
+        # On the CPU whatever runs the model: the same latents everywhere, and none of the accelerator's memory.
+        with tf.device("CPU"):
+            return [z.numpy()[0] for z in draw_latents(tf.constant([seed], tf.int64), temperature, shapes)]
+
+    def _run(self, lr_size: tuple[int, int], factor: int, work: Callable[[Tile, np.ndarray], None]) -> np.ndarray:
+        """Calls work(tile, canvas) for all tiles, again with half the side where memory runs out; returns the canvas."""
+        while True:
+            size = self._tile_size(*lr_size)
+            try:
+                canvas = np.zeros((lr_size[0] * factor, lr_size[1] * factor, 3), np.float32)
+                for tile in tiles(*lr_size, size, min(self.runtime.overlap, min(size) // 4)):
+                    work(tile, canvas)
+                return canvas
+            except Exception as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._shrink(size, error)
+
+    def _tile_size(self, height: int, width: int) -> tuple[int, int]:
+        if self.runtime.fixed_lr_size:
+            return self.runtime.fixed_lr_size
+        side = max(height, width) if self._tile == 0 else self._tile or self._automatic()
+        return min(side, height), min(side, width)
+
+    def _automatic(self) -> int:
+        return self._limit or largest_tile(self.runtime.decode_bytes, available_memory())
+
+    def _shrink(self, size: tuple[int, int], error: Exception) -> None:
+        half = max(size) // 2
+        if self._tile is not None or self.runtime.fixed_lr_size or half < MIN_TILE:
+            advice = f"; try --tile {half}" if half >= MIN_TILE and not self.runtime.fixed_lr_size else ""
+            raise HCFlowError(f"out of memory for a tile of {size[0]} x {size[1]} LR pixels{advice}") from error
+        self._limit = half
+        print(f"out of memory: going on with tiles of {half} LR pixels", file=sys.stderr)
+
+
+def pad_to_multiple(image: np.ndarray, multiple: int) -> np.ndarray:
+    """Mirrors image [h, w, ...] at the right and bottom until both sides are divisible by `multiple`."""
+    missing = [(0, -size % multiple) for size in image.shape[:2]]
+    return np.pad(image, [*missing, *[(0, 0)] * (image.ndim - 2)], mode="symmetric")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # TensorFlow's own exception, by name: other runtimes need no TensorFlow.
+    return isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"

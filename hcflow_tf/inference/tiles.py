@@ -1,0 +1,100 @@
+"""Overlapping tiles: where they lie, and how their results are joined."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Span:
+    """One tile along one axis, in LR pixels.
+
+    Attributes:
+      start: first pixel.
+      stop: end; beyond the image's length where a tile of fixed size is longer than the image.
+      head: pixels shared with the tile before, 0 for the first.
+      tail: pixels shared with the tile after, 0 for the last.
+    """
+
+    start: int
+    stop: int
+    head: int
+    tail: int
+
+    def weights(self, factor: int) -> np.ndarray:
+        """[factor * (stop - start)] float32 in [0, 1]; neighbours sum to 1 everywhere.
+
+        What tiles share belongs to one of them up to the middle half of it, over which they are blended: the pixels
+        next to a tile's border, which see the zero padding, are not used.
+        """
+        weights = np.ones(factor * (self.stop - self.start), np.float32)
+        if self.head:
+            weights[: factor * self.head] = _ramp(factor * self.head)
+        if self.tail:
+            weights[-factor * self.tail :] = 1 - _ramp(factor * self.tail)
+        return weights
+
+
+def _ramp(length: int) -> np.ndarray:
+    """0 over a quarter of the length, rising over the half, 1 over the last quarter."""
+    position = (np.arange(length, dtype=np.float32) + 0.5) / length
+    return np.clip(2 * position - 0.5, 0, 1)
+
+
+def spans(length: int, tile: int, overlap: int) -> list[Span]:
+    """Tiles of equal size that cover `length` pixels, evenly spread, neighbours sharing at least 2 * overlap pixels.
+
+    Args:
+      length: pixels of the image along this axis.
+      tile: pixels of a tile, more than 2 * overlap; one tile covers everything if it is not shorter than the image.
+      overlap: pixels by which a tile reaches into each neighbour's part.
+    """
+    if tile >= length:
+        return [Span(0, tile, 0, 0)]
+    count = math.ceil((length - 2 * overlap) / (tile - 2 * overlap))
+    starts = [round(index * (length - tile) / (count - 1)) for index in range(count)]
+    shared = [0, *(before + tile - after for before, after in itertools.pairwise(starts)), 0]
+    return [Span(start, start + tile, shared[index], shared[index + 1]) for index, start in enumerate(starts)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """A rectangle of the LR image's grid; the methods give it on a grid that is `factor` times finer."""
+
+    rows: Span
+    columns: Span
+
+    def cut(self, image: np.ndarray, factor: int, *, mode: str) -> np.ndarray:
+        """This part of image [height, width, channels]; beyond its end padded as `numpy.pad` does in this mode."""
+        slices, missing = [], []
+        for span, size in ((self.rows, image.shape[0]), (self.columns, image.shape[1])):
+            slices.append(slice(span.start * factor, span.stop * factor))
+            missing.append((0, max(0, span.stop * factor - size)))
+        part = image[tuple(slices)]
+        return np.pad(part, [*missing, (0, 0)], mode=mode) if any(end for _, end in missing) else part
+
+    def add(self, canvas: np.ndarray, result: np.ndarray, factor: int) -> None:
+        """Adds result, weighted, to its place on the canvas [height, width, channels]; what lies beyond is dropped."""
+        weights = self.rows.weights(factor)[:, None, None] * self.columns.weights(factor)[:, None]
+        top, left = self.rows.start * factor, self.columns.start * factor
+        place = canvas[top : top + result.shape[0], left : left + result.shape[1]]
+        place += (result * weights)[: place.shape[0], : place.shape[1]]
+
+
+def tiles(height: int, width: int, tile: tuple[int, int], overlap: int) -> Iterator[Tile]:
+    """The tiles of an LR image, row by row.
+
+    Args:
+      height: of the LR image.
+      width: of the LR image.
+      tile: height and width of each, in LR pixels.
+      overlap: see `spans`.
+    """
+    for rows in spans(height, tile[0], overlap):
+        for columns in spans(width, tile[1], overlap):
+            yield Tile(rows, columns)
