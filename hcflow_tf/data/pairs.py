@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from hcflow_tf.data.images import FORMATS, read_header, read_image
+from hcflow_tf.data.images import FORMATS, ImageError, read_header, read_image
 from hcflow_tf.data.resize import imresize
 from hcflow_tf.errors import HCFlowError
 
@@ -101,20 +101,25 @@ def fit_to_scale(hr: np.ndarray, lr: np.ndarray | None, scale: int) -> tuple[np.
     return hr, imresize(hr, 1 / scale) if lr is None else lr[:height, :width]
 
 
-def load_pair(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a pair as uint8 RGB, cut to the scale; see `fit_to_scale`. Transparency is ignored.
+def load_files(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Reads the files of a pair as uint8 RGB, whole; LR is None if it is to be computed. Transparency is ignored.
 
     Raises:
-      ImageError: a file is unreadable.
+      ImageError: a file is unreadable, or HR is smaller than one LR pixel.
       HCFlowError: the sizes do not fit the scale.
     """
     hr = read_image(pair.hr).rgb_uint8
     lr = read_image(pair.lr).rgb_uint8 if pair.lr else None
     if min(hr.shape[:2]) < scale:
-        raise HCFlowError(f"{pair.hr}: {hr.shape[1]} x {hr.shape[0]} is smaller than one LR pixel at scale {scale}")
+        raise ImageError(f"{pair.hr}: {hr.shape[1]} x {hr.shape[0]} is smaller than one LR pixel at scale {scale}")
     if lr is not None:
         check_sizes(pair, hr.shape[1::-1], lr.shape[1::-1], scale)
-    return fit_to_scale(hr, lr, scale)
+    return hr, lr
+
+
+def load_pair(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a pair as uint8 RGB, cut to the scale, LR computed if it has no file; see `load_files`, `fit_to_scale`."""
+    return fit_to_scale(*load_files(pair, scale), scale)
 
 
 def _by_stem(files: list[pathlib.Path], partners: dict | None = None, scale: int = 1) -> dict[str, pathlib.Path]:
