@@ -311,7 +311,7 @@ def test_corrupted_cache_files_are_written_again(folder, tmp_path, damage, numbe
     file = cache._names(pair)[number]
     file.write_bytes({"cut": file.read_bytes()[:-1], "text": b"hello"}.get(damage, b""))
     if damage == "other size":
-        np.save(file, np.zeros((99, 99, 3), np.uint8))
+        cache_module._write_array(file, np.zeros((99, 99, 3), np.uint8))
     elif damage == "missing":
         file.unlink()
     cache = DiskCache(SCALE, tmp_path / "c")

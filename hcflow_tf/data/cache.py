@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import shutil
+import struct
 from collections.abc import Iterable
 
 import numpy as np
@@ -21,6 +22,10 @@ from hcflow_tf.files import atomic_path
 
 CACHE_VERSION = 1
 """Part of every disk cache key: raise it when decoding, `fit_to_scale` or `imresize` give other values than before."""
+
+# Not .npy: numpy reads its header with ast.literal_eval, which fails at random in threads before Python 3.11.8
+# (python/cpython issue 106905), there and in whatever else of the process parses code at that moment, as TensorFlow does.
+_MAGIC, _HEADER = b"HCFrgb8\0", struct.Struct("<8sII")
 
 _MAPPED_PAIRS = 4096
 """Pairs of the disk cache that stay mapped: opening one takes a millisecond, and Linux allows a process 65,530 mappings."""
@@ -81,7 +86,7 @@ class MemoryCache(Cache):
 
 
 class DiskCache(Cache):
-    """Keeps every pair as two .npy files, of which a crop reads only the pages it touches.
+    """Keeps every pair as two files of raw pixels, of which a crop reads only the pages it touches.
 
     The name of a file is a hash of its image's path, size and modification time, so a changed image is decoded anew.
     HR files serve every scale. A file that does not read back as an image of the right size is written again.
@@ -142,8 +147,8 @@ class DiskCache(Cache):
         if pair not in self._files:
             hr, lr = _identity(pair.hr), pair.lr and _identity(pair.lr)
             self._files[pair] = (
-                self.folder / f"{_digest('hr', hr)}.npy",
-                self.folder / f"{_digest('lr', hr, lr, self.scale)}.npy",
+                self.folder / f"{_digest('hr', hr)}.rgb",
+                self.folder / f"{_digest('lr', hr, lr, self.scale)}.rgb",
             )
         return self._files[pair]
 
@@ -170,12 +175,17 @@ def _digest(*parts: object) -> str:
 def _open_array(file: pathlib.Path) -> np.ndarray | None:
     """A memory map of a cached image; None if the file is missing, cut short, or something else."""
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError):
+        with file.open("rb") as opened:
+            magic, height, width = _HEADER.unpack(opened.read(_HEADER.size))
+            size = os.fstat(opened.fileno()).st_size
+            if magic != _MAGIC or height * width == 0 or size != _HEADER.size + height * width * 3:
+                return None
+            return np.memmap(opened, np.uint8, "r", _HEADER.size, (height, width, 3))
+    except (OSError, struct.error):
         return None
-    return array if array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3 else None
 
 
 def _write_array(file: pathlib.Path, array: np.ndarray) -> None:
-    with atomic_path(file) as temporary:
-        np.save(temporary, array, allow_pickle=False)
+    with atomic_path(file) as temporary, temporary.open("wb") as opened:
+        opened.write(_HEADER.pack(_MAGIC, *array.shape[:2]))
+        opened.write(np.ascontiguousarray(array).data)
