@@ -27,7 +27,9 @@ def execute(name: str, argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     try:
-        return command.run(args) or 0
+        code = command.run(args) or 0
+        sys.stdout.flush()  # so that a closed pipe shows here
+        return code
     except HCFlowError as error:
         if args.debug:
             raise

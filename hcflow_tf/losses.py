@@ -1,4 +1,4 @@
-"""The losses of the recipes: NLL, pixel, LR, latent; the adversarial ones; straight-through rounding."""
+"""The losses of the recipes (REFERENCE: paper sections 3.4 and 4.1), each a mean over the images of a batch, [batch]."""
 
 from __future__ import annotations
 
@@ -29,3 +29,29 @@ def training_log_prob(
     parts, log_det = flow.forward_and_log_det(hr)
     rounded = round_straight_through(parts[0])
     return gaussian_log_prob(rounded, lr, lr_log_std) + latent_log_prob(parts[1:]) + log_det, parts
+
+
+def l1(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Mean absolute difference of each image."""
+    return _mean_per_image(tf.abs(a - b))
+
+
+def l2(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Mean squared difference of each image."""
+    return _mean_per_image(tf.square(a - b))
+
+
+def latent_l2(latents: list[tf.Tensor]) -> tf.Tensor:
+    """Mean square of all latent values of each image."""
+    count = tf.add_n([tf.reduce_prod(tf.shape(z)[1:]) for z in latents])
+    return tf.add_n([tf.reduce_sum(tf.square(z), axis=[1, 2, 3]) for z in latents]) / tf.cast(count, latents[0].dtype)
+
+
+def adversarial(logits: tf.Tensor, *, real: bool) -> tf.Tensor:
+    """Cross-entropy of the discriminator's logits [batch, 1] with the label `real` (vanilla GAN)."""
+    labels = tf.fill(tf.shape(logits), 1.0 if real else 0.0)
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits), axis=1)
+
+
+def _mean_per_image(x: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(x, axis=list(range(1, x.shape.rank)))

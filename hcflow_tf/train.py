@@ -1,0 +1,37 @@
+"""Train a model from a YAML config.
+
+    hcflow train --config configs/quickstart.yaml
+    hcflow train --config configs/sr_x4.yaml --set data.train.hr=my/photos --run-dir runs/mine
+
+The run directory is itself a model directory for all other commands. The same command goes on with an interrupted run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+from hcflow_tf import cli
+from hcflow_tf.config import load_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this command."""
+    parser.add_argument("--config", required=True, help="YAML file, such as those in configs/")
+    parser.add_argument("--run-dir", type=pathlib.Path, help="where the run is kept (default: runs/NAME-OF-CONFIG)")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a key of the config")
+    parser.add_argument("--resume", choices=("auto", "never"), default="auto", help="go on with a run in --run-dir, or refuse")
+    parser.add_argument("--devices", default="auto", help="auto, gpu, gpu:N, cpu, or cpu:N")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command."""
+    config = load_config(args.config, args.set)
+    from hcflow_tf.training.loop import train
+
+    run_dir = args.run_dir or pathlib.Path("runs") / pathlib.Path(args.config).stem
+    return train(config, run_dir, resume=args.resume, devices=args.devices)
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.execute("train"))

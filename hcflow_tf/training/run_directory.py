@@ -1,0 +1,100 @@
+"""What a run leaves on disk: config, versions, log, checkpoints, TensorBoard events, the best and the last model."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from hcflow_tf.config import Config, load_config, save_config
+from hcflow_tf.errors import HCFlowError, UsageError
+from hcflow_tf.files import write_atomically
+from hcflow_tf.model import HCFlow
+from hcflow_tf.store import CONFIG_FILE, WEIGHTS_FILE, save_model, save_weights
+
+LOG_FILE = "log.jsonl"
+KEPT_CHECKPOINTS = 2
+_PACKAGES = ("hcflow_tf", "tensorflow", "keras", "tensorflow-probability", "numpy", "pillow")
+# Keys that a resumed run may change: they do not alter what it has learnt so far.
+_FREE_SECTIONS = {"data": {"cache", "cache_dir", "workers", "validation", "validation_images"}}
+_FREE_TRAINING = {"steps", "validate_every", "checkpoint_every", "log_every", "max_skipped_steps", "recompute", "xla"}
+
+
+class RunDirectory:
+    """A directory that is itself a model directory (the best weights) and holds `last/`, the model of the last save."""
+
+    def __init__(self, path: pathlib.Path, config: Config, *, resume: str):
+        """Opens or creates the directory.
+
+        Raises:
+          UsageError: there is a run already and `resume` is "never", or its config is another one.
+        """
+        self.path = path
+        self.resuming = (path / "checkpoints" / "checkpoint").is_file()
+        if self.resuming and resume == "never":
+            raise UsageError(f"{path} already holds a run: choose another --run-dir, or --resume auto to go on with it")
+        if self.resuming:
+            _check_same_run(load_config(path / CONFIG_FILE), config, path)
+        path.mkdir(parents=True, exist_ok=True)
+        save_config(config, path / CONFIG_FILE)
+        write_atomically(path / "versions.json", (json.dumps(_versions(), indent=1) + "\n").encode())
+        self._summaries = tf.summary.create_file_writer(str(path / "tensorboard"))
+
+    def checkpoints(self, checkpoint: tf.train.Checkpoint) -> tf.train.CheckpointManager:
+        """The manager of the checkpoints to resume from."""
+        return tf.train.CheckpointManager(checkpoint, str(self.path / "checkpoints"), max_to_keep=KEPT_CHECKPOINTS)
+
+    def log(self, step: int, values: Mapping[str, float], *, prefix: str) -> None:
+        """Appends figures to log.jsonl and TensorBoard."""
+        with (self.path / LOG_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "kind": prefix, **values}) + "\n")
+        with self._summaries.as_default(step):
+            for name, value in values.items():
+                tf.summary.scalar(f"{prefix}/{name}", value)
+        self._summaries.flush()
+
+    def log_pictures(self, step: int, pictures: list[np.ndarray]) -> None:
+        """Writes LR, temperature 0, temperature 0.8 and HR side by side to TensorBoard."""
+        with self._summaries.as_default(step):
+            tf.summary.image("LR, tau 0, tau 0.8, HR", np.concatenate(pictures, axis=1)[None])
+        self._summaries.flush()
+
+    def save_best(self, model: HCFlow) -> None:
+        """Writes the weights of this model directory."""
+        save_weights(model, self.path / WEIGHTS_FILE)
+
+    def save_last(self, model: HCFlow, config: Config) -> None:
+        """Writes the model directory `last/`, and the best one where there is none yet."""
+        save_model(model, self.path / "last", config)
+        if not (self.path / WEIGHTS_FILE).is_file():
+            self.save_best(model)
+
+
+def _check_same_run(old: Config, new: Config, path: pathlib.Path) -> None:
+    changed = []
+    for section in ("model", "data", "losses", "optimizer", "training"):
+        free = _FREE_TRAINING if section == "training" else _FREE_SECTIONS.get(section, set())
+        before, after = getattr(old, section).model_dump(), getattr(new, section).model_dump()
+        changed += [f"{section}.{key}" for key in before if before[key] != after[key] and key not in free]
+    if changed:
+        raise UsageError(f"{path} holds a run of another config ({', '.join(changed)}): choose another --run-dir")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed as a package"
+    return versions
+
+
+def as_disk_error(error: Exception, path: pathlib.Path) -> HCFlowError:
+    """One line for what TensorFlow says when it cannot write."""
+    return HCFlowError(f"cannot write to {path}: {' '.join(str(error).split())[:300]}; what was saved before is kept")

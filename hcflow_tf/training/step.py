@@ -1,0 +1,238 @@
+"""One training iteration: the optimiser steps of a recipe, on every replica alike."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import tensorflow as tf
+
+from hcflow_tf import losses
+from hcflow_tf.config import Config, LossConfig, OptimizerConfig
+from hcflow_tf.latents import latent_shapes
+from hcflow_tf.metrics.bits_per_dim import released_nll
+from hcflow_tf.model import HCFlow
+from hcflow_tf.networks.discriminator import discriminator
+from hcflow_tf.networks.vgg import VGGFeatures
+
+Losses = dict[str, tf.Tensor]
+
+
+def update_terms(config: LossConfig) -> list[tuple[str, ...]]:
+    """The losses of each optimiser step of one iteration, in order; those of weight 0 are left out."""
+    groups = [("nll",), ("pixel", "lr", "latent"), ("perceptual", "adversarial")]
+    if not config.separate_updates:
+        groups = [tuple(term for group in groups for term in group)]
+    active = [tuple(term for term in group if getattr(config, term)) for group in groups]
+    return [terms for terms in active if terms]
+
+
+def decay(config: OptimizerConfig, step: int) -> float:
+    """The factor of the learning rates in iteration `step`, from 0: linear warm-up, halved at the given steps."""
+    factor = 0.5 ** sum(step >= halving for halving in config.halve_at)
+    return factor * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else factor
+
+
+class TrainingStep:
+    """The optimisers of a run and the iteration they make.
+
+    Losses are divided by the global batch and gradients are summed over the replicas before they are clipped, so one
+    replica and several take the same step; noise is drawn for the global batch, each replica takes its part. A step
+    whose gradients are not finite is skipped on all replicas.
+    """
+
+    def __init__(self, config: Config, model: HCFlow, strategy: tf.distribute.Strategy):
+        """Creates optimisers (and, where the recipe has them, discriminator and VGG) inside the strategy's scope."""
+        self.config, self.model, self.strategy = config, model, strategy
+        optimizer = config.optimizer
+        self.features = self.discriminator = self.discriminator_optimizer = None
+        with strategy.scope():
+            self.optimizer = _adam(optimizer, optimizer.learning_rate, model.trainable_variables, config.training.ema)
+            if config.losses.perceptual:
+                self.features = VGGFeatures(config.losses.vgg_weights)
+            if config.losses.adversarial:
+                self.discriminator = discriminator()
+                self.discriminator_optimizer = _adam(
+                    optimizer, optimizer.discriminator_learning_rate, self.discriminator.trainable_variables
+                )
+        self._apply: dict[keras.optimizers.Optimizer, Callable] = {}
+        self._updates = [
+            self._compile(terms, self._generator_losses, model, self.optimizer) for terms in update_terms(config.losses)
+        ]
+        self._discriminator_update = None
+        if self.discriminator is not None:
+            self._discriminator_update = self._compile(
+                ("discriminator",), self._discriminator_losses, self.discriminator, self.discriminator_optimizer
+            )
+
+    def __call__(self, hr: tf.Tensor, lr: tf.Tensor, step: int) -> tuple[dict[str, float], bool]:
+        """Runs iteration `step` on a global batch.
+
+        Returns:
+          The losses, unweighted means over the batch, and whether all gradients were finite.
+        """
+        rates = self.config.optimizer
+        self.optimizer.learning_rate = rates.learning_rate * decay(rates, step)
+        updates = list(self._updates)
+        if self._discriminator_update is not None:
+            self.discriminator_optimizer.learning_rate = rates.discriminator_learning_rate * decay(rates, step)
+            if step < rates.discriminator_warmup_steps:
+                updates = []
+            updates.append(self._discriminator_update)
+        values, all_finite = {}, True
+        for index, update in enumerate(updates):
+            update_values, finite = update(hr, lr, tf.constant([self.config.training.seed, step * 4 + index], tf.int64))
+            values.update({name: float(value) for name, value in update_values.items()})
+            all_finite = all_finite and finite
+        return values, all_finite
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Within the block the model holds the moving average of its weights, where the config asks for one."""
+        if not self.config.training.ema:
+            yield
+            return
+        variables = self.model.trainable_variables
+        current = [variable.numpy() for variable in variables]
+        self.optimizer.finalize_variable_values(variables)
+        try:
+            yield
+        finally:
+            for variable, value in zip(variables, current, strict=True):
+                variable.assign(value)
+
+    def _compile(
+        self,
+        terms: tuple[str, ...],
+        compute_losses: Callable[..., Losses],
+        network: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+    ) -> Callable[..., tuple[Losses, bool]]:
+        """The optimiser step for some losses: (hr, lr, seed) -> (losses, finite)."""
+        replicas = self.strategy.num_replicas_in_sync
+        global_batch = self.config.training.batch_size
+        variables = network.trainable_variables
+
+        @tf.function(jit_compile=self.config.training.xla, autograph=False)
+        def gradients(hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> tuple[list[tf.Tensor], Losses]:
+            with tf.GradientTape() as tape:
+                per_image = compute_losses(terms, hr, lr, noise)
+                means = {name: tf.reduce_sum(value) / global_batch for name, value in per_image.items()}
+                total = tf.add_n([self._weight(name) * value for name, value in means.items()])
+            return tape.gradient(total, [v.value for v in variables], unconnected_gradients="zero"), means
+
+        def on_replica(hr: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> tuple[list[tf.Tensor], Losses, tf.Tensor]:
+            context = tf.distribute.get_replica_context()
+            grads, values = gradients(hr, lr, self._draw_noise(terms, hr, seed, context))
+            grads, values = context.all_reduce(tf.distribute.ReduceOp.SUM, (grads, values))
+            grads, finite = _clip(grads, self.config.optimizer)
+            # Keras sums over the replicas once more when it applies them.
+            return [gradient / replicas for gradient in grads] if replicas > 1 else grads, values, finite
+
+        @tf.function(autograph=False)
+        def all_gradients(hr: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> tuple[list[tf.Tensor], Losses, tf.Tensor]:
+            grads, values, finite = self.strategy.run(on_replica, (hr, lr, seed))
+            return grads, *tf.nest.map_structure(self._first_replica, (values, finite))
+
+        apply = self._compile_apply(optimizer, variables)
+
+        def update(hr: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> tuple[Losses, bool]:
+            grads, values, finite = all_gradients(hr, lr, seed)
+            if finite:
+                apply(grads)
+            return values, bool(finite)
+
+        return update
+
+    def _compile_apply(self, optimizer: keras.optimizers.Optimizer, variables: list) -> Callable[[list[tf.Tensor]], None]:
+        """Applies gradients; one graph for all updates of an optimiser, because tracing Adam takes long."""
+        if optimizer not in self._apply:
+
+            @tf.function(autograph=False)
+            def apply(grads: list[tf.Tensor]) -> None:
+                self.strategy.run(lambda grads: optimizer.apply(grads, variables), (grads,))
+
+            self._apply[optimizer] = apply
+        return self._apply[optimizer]
+
+    def _first_replica(self, value: tf.Tensor) -> tf.Tensor:
+        """A value that is the same on all replicas."""
+        return self.strategy.experimental_local_results(value)[0]
+
+    def _weight(self, term: str) -> float:
+        return 1.0 if term == "discriminator" else getattr(self.config.losses, term)
+
+    def _draw_noise(
+        self, terms: Sequence[str], hr: tf.Tensor, seed: tf.Tensor, context: tf.distribute.ReplicaContext
+    ) -> dict[str, tf.Tensor | list[tf.Tensor]]:
+        """Dequantisation noise in [0, 1) and standard normal latents for this replica's part of the global batch."""
+        batch, replicas = hr.shape[0], context.num_replicas_in_sync
+        first = batch * tf.cast(context.replica_id_in_sync_group, tf.int32)
+
+        def part(draw: Callable[..., tf.Tensor], shape: list[int], stream: int) -> tf.Tensor:
+            drawn = draw([batch * replicas, *shape], seed=seed + tf.constant([0, stream * 2**40], tf.int64), alg="philox")
+            return tf.slice(drawn, [first, 0, 0, 0], [batch, *shape])
+
+        if terms == ("nll",):
+            return {"uniform": part(tf.random.stateless_uniform, list(hr.shape[1:]), 0)}
+        scale = self.model.scale
+        shapes = latent_shapes(hr.shape[1] // scale, hr.shape[2] // scale, self.model.flow.latent_channels)
+        noise: dict = {"normal": [part(tf.random.stateless_normal, shape, level) for level, shape in enumerate(shapes, 1)]}
+        if "nll" in terms:
+            noise["uniform"] = part(tf.random.stateless_uniform, list(hr.shape[1:]), 0)
+        return noise
+
+    def _generator_losses(self, terms: Sequence[str], hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> Losses:
+        """The named losses of the model, each [batch]."""
+        config, flow, result = self.config.losses, self.model.flow, {}
+        if "nll" in terms:
+            dequantised = hr + noise["uniform"] / config.quantization_levels
+            log_prob, _ = losses.training_log_prob(flow, dequantised, lr, config.lr_log_std)
+            result["nll"] = released_nll(log_prob, hr.shape[1], hr.shape[2], quantization_levels=config.quantization_levels)
+        source = lr
+        if self.model.config.task == "rescaling" and set(terms) - {"nll"}:
+            (encoded, *latents), _ = flow.forward_and_log_det(hr)
+            source = losses.round_straight_through(encoded)
+            if "lr" in terms:
+                result["lr"] = losses.l2(encoded, lr)
+            if "latent" in terms:
+                result["latent"] = losses.latent_l2(latents)
+        if "pixel" in terms:
+            result["pixel"] = losses.l1(hr, self._decode(source, noise, config.pixel_temperature))
+        if "perceptual" in terms or "adversarial" in terms:
+            sample = self._decode(source, noise, config.sample_temperature)
+            if "perceptual" in terms:
+                result["perceptual"] = losses.l1(self.features(sample), self.features(hr))
+            if "adversarial" in terms:
+                result["adversarial"] = losses.adversarial(self.discriminator(sample, training=True), real=True)
+        return result
+
+    def _discriminator_losses(self, terms: Sequence[str], hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> Losses:
+        """How well the discriminator tells hr from a sample, [batch]."""
+        source = lr
+        if self.model.config.task == "rescaling":
+            source = losses.round_straight_through(self.model.flow.forward_and_log_det(hr)[0][0])
+        sample = tf.stop_gradient(self._decode(source, noise, self.config.losses.sample_temperature))
+        real = losses.adversarial(self.discriminator(hr, training=True), real=True)
+        fake = losses.adversarial(self.discriminator(sample, training=True), real=False)
+        return {"discriminator": real + fake}
+
+    def _decode(self, lr: tf.Tensor, noise: dict, temperature: float) -> tf.Tensor:
+        return self.model.flow.inverse_and_log_det([lr, *(temperature * z for z in noise["normal"])])[0]
+
+
+def _adam(config: OptimizerConfig, rate: float, variables: list[keras.Variable], ema: float = 0.0) -> keras.optimizers.Optimizer:
+    optimizer = keras.optimizers.Adam(rate, config.beta_1, config.beta_2, epsilon=1e-8, use_ema=ema > 0, ema_momentum=ema or 0.99)
+    optimizer.build(variables)
+    return optimizer
+
+
+def _clip(gradients: list[tf.Tensor], config: OptimizerConfig) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Clips by value, then by global norm, as the released recipes; says whether all were finite before."""
+    finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
+    if config.clip_value:
+        gradients = [tf.clip_by_value(gradient, -config.clip_value, config.clip_value) for gradient in gradients]
+    if config.clip_norm:
+        gradients, _ = tf.clip_by_global_norm(gradients, config.clip_norm)
+    return gradients, finite
