@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from hcflow_tf.errors import HCFlowError
 
-COMMANDS = ("train", "evaluate", "upscale", "downscale", "convert", "prepare", "info")
+COMMANDS = ("train", "evaluate", "compare", "upscale", "downscale", "convert", "prepare", "info")
 
 
 def execute(name: str, argv: Sequence[str] | None = None) -> int:

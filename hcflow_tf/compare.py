@@ -1,0 +1,124 @@
+"""Compare a model with bicubic: a table on standard output and one picture.
+
+    hcflow compare --model runs/quickstart --hr my/photos -o comparison.png
+
+Both restore the same photographs from LR images of the same size: MATLAB's bicubic shrinks and enlarges; a rescaling
+model makes its own LR images, rounded to 8 bits; a super-resolution model enlarges the bicubic ones, at temperature 0.
+Figures are of 8-bit images after cropping `scale` pixels at each border.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+from typing import TYPE_CHECKING
+
+from hcflow_tf import cli
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PICTURE_ROWS = 3
+CROP = 224
+"""Side of the shown part of each image, HR pixels."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.add_argument("--model", required=True, help="model directory or name, SavedModel, .tflite or .onnx")
+    parser.add_argument(
+        "--hr", metavar="DIR", help="folder of HR images (default: the photographs of scikit-image that no recipe trains on)"
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="PICTURE.png", help="picture; the table goes beside it as .json")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
+    from hcflow_tf.data.images import write_image
+    from hcflow_tf.data.pairs import Pair, find_images
+    from hcflow_tf.data.samples import held_out_photographs
+    from hcflow_tf.files import write_atomically
+
+    paths = find_images(args.hr) if args.hr else held_out_photographs()
+    rows, panels = _measure(args.model, [Pair(path) for path in paths])
+    print(_table(rows))
+    output = pathlib.Path(args.output)
+    write_image(output, _picture(panels))
+    write_atomically(output.with_suffix(".json"), (json.dumps(rows, indent=1) + "\n").encode())
+    print(f"picture: {output}")
+
+
+def _measure(model: str, pairs: list) -> tuple[dict[str, dict[str, float]], list[list[tuple[str, np.ndarray]]]]:
+    """Figures by image, the mean last, and the labelled panels of the picture's rows."""
+    import numpy as np
+
+    from hcflow_tf.data.pairs import load_pair
+    from hcflow_tf.inference.evaluation import Evaluation, mean_metrics
+    from hcflow_tf.inference.runtimes import BicubicRuntime, open_runtime
+    from hcflow_tf.inference.scaling import Scaler
+
+    scaler = Scaler(open_runtime(model))
+    bicubic = Scaler(BicubicRuntime(scaler.scale))
+    rows, panels = {}, []
+    for pair in pairs:
+        hr, lr = load_pair(pair, scaler.scale)
+        (baseline,), before = Evaluation(bicubic, hr, lr).sample(0.0, 1)
+        evaluation = Evaluation(scaler, hr, lr)
+        (restored,), after = evaluation.sample(0.0, 1)
+        rows[pair.hr.name] = {
+            "bicubic_psnr_y": before["psnr_y"],
+            "model_psnr_y": after["psnr_y"],
+            "gain_psnr_y": after["psnr_y"] - before["psnr_y"],
+            "bicubic_ssim_y": before["ssim_y"],
+            "model_ssim_y": after["ssim_y"],
+        }
+        if len(panels) < PICTURE_ROWS:
+            enlarged = np.kron(evaluation.given_lr, np.ones((scaler.scale, scaler.scale, 1), np.uint8))
+            panels.append(
+                [
+                    (f"LR, {lr.shape[1]} x {lr.shape[0]}", _centre(enlarged)),
+                    (f"bicubic, {before['psnr_y']:.2f} dB", _centre(baseline)),
+                    (f"model, {after['psnr_y']:.2f} dB", _centre(restored)),
+                    (f"original, {pair.hr.stem}", _centre(hr)),
+                ]
+            )
+    rows["mean"] = mean_metrics(list(rows.values()))
+    return rows, panels
+
+
+def _table(rows: dict[str, dict[str, float]]) -> str:
+    from hcflow_tf.metrics.table import format_table
+
+    header = ["image", "bicubic dB Y", "model dB Y", "gain dB", "bicubic SSIM Y", "model SSIM Y"]
+    formats = ("{:.2f}", "{:.2f}", "{:+.2f}", "{:.4f}", "{:.4f}")
+    return format_table(
+        header,
+        [[name, *(text.format(value) for text, value in zip(formats, row.values(), strict=True))] for name, row in rows.items()],
+    )
+
+
+def _centre(image: np.ndarray) -> np.ndarray:
+    top, left = (max(0, (side - CROP) // 2) for side in image.shape[:2])
+    return image[top : top + CROP, left : left + CROP]
+
+
+def _picture(panels: list[list[tuple[str, np.ndarray]]]) -> np.ndarray:
+    """One row per image, the panels side by side, a label under each."""
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFont
+
+    margin, label_height = 6, 22
+    cell = (CROP + margin, CROP + label_height + margin)
+    canvas = Image.new("RGB", (cell[0] * len(panels[0]) + margin, cell[1] * len(panels) + margin), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
+    for row, images in enumerate(panels):
+        for column, (label, image) in enumerate(images):
+            corner = (margin + column * cell[0], margin + row * cell[1])
+            canvas.paste(Image.fromarray(image), corner)
+            draw.text((corner[0] + 2, corner[1] + CROP + 2), label, fill="black", font=font)
+    return np.asarray(canvas)
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.execute("compare"))
