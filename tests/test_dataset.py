@@ -251,7 +251,7 @@ def test_scan_is_the_same_for_any_number_of_workers(folder, workers):
 
 def test_a_cache_that_cannot_be_written_is_no_bad_image(config, folder):
     (folder.parent / "cache").write_text("a file where the folder should be")
-    with pytest.raises(HCFlowError, match="^cannot write"):
+    with pytest.raises(HCFlowError, match=r"^cannot write"):
         TrainingData(config(cache="disk", max_bad_share=1.0))
 
 
