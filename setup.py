@@ -29,13 +29,15 @@ setuptools.setup(
         "pillow>=11",
         "pyyaml>=6",
         "pydantic>=2.7",
+        # tf.summary writes through it.
+        "tensorboard>=2.20",
         # Ships the quickstart photographs.
         "scikit-image>=0.25",
     ],
     extras_require={
         "export": ["tf2onnx>=1.17", "onnx>=1.20", "onnxruntime>=1.23", "ai-edge-litert>=2.1"],
         "convert": ["torch>=2.4"],
-        "dev": ["pytest>=8", "ruff>=0.14", "pre-commit>=4"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "pre-commit>=4"],
     },
     entry_points={"console_scripts": ["hcflow = hcflow_tf.cli:main"]},
 )

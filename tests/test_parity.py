@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ MODELS = ("sr_x4_tiny", "sr_x8_tiny", "rescale_x4_tiny")
 TOLERANCE = 1e-4
 """Largest error, as a share of the largest reference value."""
 
+PARITY = pathlib.Path(__file__).parent / "fixtures/parity"
+
 
 def nhwc(array: np.ndarray) -> np.ndarray:
     return array.transpose(0, 2, 3, 1)
@@ -28,16 +31,14 @@ def assert_agrees(ours, reference: np.ndarray) -> None:
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def converted(request, shared):
-    pytest.importorskip("torch", reason="the fixtures' weights are PyTorch files; torch is an optional extra")
-    folder = shared / "fixtures/parity"
-    state = weights.read_state_dict(folder / f"{request.param}.pth")
+def converted(request):
+    state = dict(np.load(PARITY / f"{request.param}_weights.npz"))
     config = weights.infer_config({name: value.shape for name, value in state.items()})
     model = HCFlow(config)
     shapes = {name: tuple(variable.shape) for name, variable in model.named_weights().items()}
     assign_weights(model, weights.map_released(state, shapes, config), source=request.param)
-    facts = json.loads((folder / f"{request.param}.json").read_text())
-    return model, dict(np.load(folder / f"{request.param}.npz")), facts
+    facts = json.loads((PARITY / f"{request.param}.json").read_text())
+    return model, dict(np.load(PARITY / f"{request.param}.npz")), facts
 
 
 def test_hyperparameters_are_inferred(converted):
@@ -83,8 +84,8 @@ def test_decode(converted, temperature):
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("sr_x4", 23_232_539), ("face_x8", 27_017_723), ("rescale_x4", 4_396_206)])
-def test_released_names_and_shapes_are_fully_mapped(name, parameters, shared):
-    shapes = json.loads((shared / f"fixtures/parity/{name}_keys.json").read_text())
+def test_released_names_and_shapes_are_fully_mapped(name, parameters):
+    shapes = json.loads((PARITY / f"{name}_keys.json").read_text())
     rng = np.random.default_rng(0)
     state = {key: rng.standard_normal(shape, np.float32) for key, shape in shapes.items()}
     config = weights.infer_config({key: tuple(shape) for key, shape in shapes.items()})
@@ -102,8 +103,8 @@ def assert_every_value_used(state, mapped) -> None:
     np.testing.assert_array_equal(np.sort(ours), np.sort(theirs))
 
 
-def test_entries_that_do_not_fit_are_listed(shared):
-    shapes = json.loads((shared / "fixtures/parity/rescale_x4_keys.json").read_text())
+def test_entries_that_do_not_fit_are_listed():
+    shapes = json.loads((PARITY / "rescale_x4_keys.json").read_text())
     state = {key: np.zeros(shape, np.float32) for key, shape in shapes.items()}
     config = weights.infer_config({key: value.shape for key, value in state.items()})
     ours = {key: tuple(variable.shape) for key, variable in HCFlow(config).named_weights().items()}

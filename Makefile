@@ -1,0 +1,43 @@
+# Nothing but Python 3.11 or later, make and the package index is needed; everything goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+RUN := runs/quickstart
+
+.PHONY: help install quickstart test test-slow lint format clean
+
+help:
+	@echo "make quickstart  train a small model (minutes on a CPU), compare it with bicubic, write $(RUN)/comparison.png"
+	@echo "make test        lint and tests"
+	@echo "make test-slow   the tests that take longer"
+	@echo "make format      format the code"
+
+install: $(VENV)/installed
+
+$(VENV)/installed: requirements.txt setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "hcflow_tf needs Python 3.11 or later; name one: make PYTHON=python3.12 install" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet -r requirements.txt -e '.[export,dev]'
+	@touch $@
+
+quickstart: install
+	$(VENV)/bin/python -m hcflow_tf.train --config configs/quickstart.yaml --run-dir $(RUN)
+	$(VENV)/bin/python -m hcflow_tf.compare --model $(RUN) -o $(RUN)/comparison.png
+
+lint: install
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+test: lint
+	$(VENV)/bin/python -m pytest -n 2
+
+test-slow: install
+	$(VENV)/bin/python -m pytest -m slow
+
+format: install
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info

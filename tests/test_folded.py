@@ -1,0 +1,105 @@
+"""The inference form equals the model, and is made of operations that every runtime has."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hcflow_tf.config import ModelConfig
+from hcflow_tf.inference import folded_layers, folding
+from hcflow_tf.inference.folded import InferenceModel, portable_atan
+from hcflow_tf.model import LR_LOG_STD, HCFlow, gaussian_log_prob, latent_log_prob
+
+SMALL = {"main_width": 6, "conditional_width": 5, "rrdb_blocks": (1, 2), "rrdb_features": 6, "rrdb_growth": 3}
+CONFIGS = {
+    "sr_x8": ModelConfig(scale=8, main_steps=1, conditional_steps=2, **SMALL),
+    "sr_x2": ModelConfig(scale=2, main_steps=1, conditional_steps=1, **SMALL),
+    "rescaling_x4": ModelConfig(task="rescaling", scale=4, main_steps=2, conditional_steps=2, **SMALL),
+    "no_conditional_steps": ModelConfig(scale=4, main_steps=1, conditional_steps=0, **SMALL),
+}
+
+
+def random_model(config: ModelConfig, dtype: str) -> HCFlow:
+    """Every weight random; the rotations stay well conditioned."""
+    model = HCFlow(config, dtype=dtype)
+    rng = np.random.default_rng(0)
+    for variable in model.weights:
+        variable.assign(np.asarray(variable) + 0.03 * rng.standard_normal(variable.shape))
+    return model
+
+
+def largest_error(ours, reference) -> float:
+    """Largest difference as a share of the largest value."""
+    return float(np.abs(np.asarray(ours) - np.asarray(reference)).max() / np.abs(np.asarray(reference)).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"), [*((name, "float64", 1e-12) for name in CONFIGS), ("rescaling_x4", "float32", 1e-5)]
+)
+def test_equals_the_model(name, dtype, tolerance):
+    model = random_model(CONFIGS[name], dtype)
+    inference = InferenceModel(model)
+    rng = np.random.default_rng(1)
+    for height, width in ((3, 5), (4, 3)):
+        lr = tf.constant(rng.random((2, height, width, 3)), dtype)
+        latents = model.draw_latents(lr.shape, 0.9, seed=3)
+        # The flow itself, operation by operation: tracing it takes longer than all that is compared here.
+        hr = model.flow.inverse_and_log_det([lr, *latents])[0]
+        assert largest_error(inference.decode(lr, latents), hr) <= tolerance
+        hr = tf.constant(rng.random((2, height * model.scale, width * model.scale, 3)), dtype)
+        parts, log_det = model.flow.forward_and_log_det(hr)
+        for ours, expected in zip(tf.nest.flatten(inference.encode(hr)), parts, strict=True):
+            assert largest_error(ours, expected) <= tolerance
+    log_prob = gaussian_log_prob(parts[0], lr, LR_LOG_STD) + latent_log_prob(parts[1:]) + log_det
+    assert largest_error(inference.log_prob(hr, lr), log_prob) <= tolerance
+
+
+def test_portable_atan():
+    x = np.concatenate([[0.0, 1e37, -1e37], np.geomspace(1e-20, 1e20, 999), -np.geomspace(1e-20, 1e20, 999)])
+    assert np.abs(portable_atan(tf.constant(x, tf.float32)) - np.arctan(x)).max() <= 5e-7
+    half = np.geomspace(1e-3, 6e4, 999).astype(np.float16)
+    assert np.abs(portable_atan(tf.constant(half)) - np.arctan(half.astype(np.float64))).max() <= 4e-3
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_convolution_before_upsampling(factor):
+    rng = np.random.default_rng(0)
+    x, kernel = rng.random((2, 5, 3, 4)), rng.random((3, 3, 4, 6))
+    fine = tf.nn.conv2d(x.repeat(factor, 1).repeat(factor, 2), kernel, 1, "SAME")
+    coarse = tf.nn.conv2d(x, folding.before_upsampling(kernel, factor), 1, "SAME")
+    np.testing.assert_allclose(tf.nn.depth_to_space(coarse, factor), fine, rtol=0, atol=1e-12)
+
+
+def test_operations_are_portable():
+    """No tensor above rank 4, nothing trained, random, inverted or resized."""
+    model = random_model(CONFIGS["rescaling_x4"], "float32")
+    inference = InferenceModel(model, atan=portable_atan)
+    allowed = {"Abs", "AddV2", "BiasAdd", "ConcatV2", "Const", "Conv2D", "DepthToSpace", "Exp", "Identity", "LeakyRelu"}
+    allowed |= {"Maximum", "Mul", "Neg", "Placeholder", "RealDiv", "Relu", "Split", "Sqrt", "StridedSlice", "Sub"}
+    lr = tf.TensorSpec([None, None, None, 3])
+    latents = [tf.TensorSpec([None, None, None, channels]) for channels in inference.latent_channels]
+    graph = tf.function(inference._decode).get_concrete_function(lr, latents).graph
+    assert {operation.type for operation in graph.get_operations()} <= allowed
+    assert all(tensor.shape.rank <= 4 for operation in graph.get_operations() for tensor in operation.outputs)
+
+
+def test_later_changes_of_the_model_do_not_show():
+    model = random_model(CONFIGS["sr_x2"], "float32")
+    inference = InferenceModel(model)
+    lr = np.random.default_rng(0).random((1, 3, 3, 3))
+    latents = model.draw_latents(lr.shape, 0.5, seed=0)
+    before = inference.decode(lr, latents)
+    for variable in model.weights:
+        variable.assign(variable * 2)
+    np.testing.assert_array_equal(inference.decode(lr, latents), before)
+
+
+def test_condition_of_a_level_is_one_convolution():
+    """All conditional steps' parts of the condition come out of one wide convolution."""
+    inference = InferenceModel(random_model(CONFIGS["sr_x8"], "float32"))
+    level = inference._levels[0]
+    condition, shared = level.condition(tf.zeros([1, 8, 8, 6]), [tf.zeros([1, 2, 2, 12]), tf.zeros([1, 4, 4, 12])])
+    assert condition.shape == (1, 8, 8, 12)
+    assert [part.shape[-1] for part in shared] == [5, 5]
+    assert isinstance(level._shared, folded_layers.Conv)
