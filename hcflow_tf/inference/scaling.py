@@ -123,7 +123,7 @@ class Scaler:
             size = self._tile_size(*lr_size)
             try:
                 canvas = np.zeros((lr_size[0] * factor, lr_size[1] * factor, 3), np.float32)
-                for tile in tiles(*lr_size, size, min(self.runtime.overlap, min(size) // 4)):
+                for tile in tiles(*lr_size, size, self.runtime.overlap):
                     work(tile, canvas)
                 return canvas
             except Exception as error:

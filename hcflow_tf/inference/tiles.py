@@ -19,31 +19,32 @@ class Span:
       stop: end; beyond the image's length where a tile of fixed size is longer than the image.
       head: pixels shared with the tile before, 0 for the first.
       tail: pixels shared with the tile after, 0 for the last.
+      blend: pixels, in the middle of what two tiles share, over which one goes over into the other.
     """
 
     start: int
     stop: int
     head: int
     tail: int
+    blend: int
 
     def weights(self, factor: int) -> np.ndarray:
-        """[factor * (stop - start)] float32 in [0, 1]; neighbours sum to 1 everywhere.
+        """[factor * (stop - start)] float32 in [0, 1]; all tiles sum to 1 everywhere.
 
-        What tiles share belongs to one of them up to the middle half of it, over which they are blended: the pixels
-        next to a tile's border, which see the zero padding, are not used.
+        The pixels next to a tile's inner border, which see the zero padding there, have weight 0.
         """
         weights = np.ones(factor * (self.stop - self.start), np.float32)
         if self.head:
-            weights[: factor * self.head] = _ramp(factor * self.head)
+            weights[: factor * self.head] = _ramp(factor * self.head, factor * self.blend)
         if self.tail:
-            weights[-factor * self.tail :] = 1 - _ramp(factor * self.tail)
+            weights[-factor * self.tail :] *= 1 - _ramp(factor * self.tail, factor * self.blend)
         return weights
 
 
-def _ramp(length: int) -> np.ndarray:
-    """0 over a quarter of the length, rising over the half, 1 over the last quarter."""
-    position = (np.arange(length, dtype=np.float32) + 0.5) / length
-    return np.clip(2 * position - 0.5, 0, 1)
+def _ramp(length: int, blend: int) -> np.ndarray:
+    """0, rising over the `blend` values in the middle, 1."""
+    position = np.arange(length, dtype=np.float32) + 0.5
+    return np.clip((position - length / 2) / max(blend, 1) + 0.5, 0, 1)
 
 
 def spans(length: int, tile: int, overlap: int) -> list[Span]:
@@ -51,15 +52,17 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
 
     Args:
       length: pixels of the image along this axis.
-      tile: pixels of a tile, more than 2 * overlap; one tile covers everything if it is not shorter than the image.
-      overlap: pixels by which a tile reaches into each neighbour's part.
+      tile: pixels of a tile; one covers everything if it is not shorter than the image.
+      overlap: pixels by which a tile reaches into each neighbour's part, the outer half of them unused; at most a
+        quarter of a tile is taken.
     """
+    overlap = min(overlap, tile // 4)
     if tile >= length:
-        return [Span(0, tile, 0, 0)]
+        return [Span(0, tile, 0, 0, overlap)]
     count = math.ceil((length - 2 * overlap) / (tile - 2 * overlap))
     starts = [round(index * (length - tile) / (count - 1)) for index in range(count)]
     shared = [0, *(before + tile - after for before, after in itertools.pairwise(starts)), 0]
-    return [Span(start, start + tile, shared[index], shared[index + 1]) for index, start in enumerate(starts)]
+    return [Span(start, start + tile, shared[index], shared[index + 1], overlap) for index, start in enumerate(starts)]
 
 
 @dataclasses.dataclass(frozen=True)
