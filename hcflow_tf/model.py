@@ -12,79 +12,16 @@ import tensorflow_probability as tfp
 from hcflow_tf import bijectors
 from hcflow_tf.config import ModelConfig
 from hcflow_tf.latents import draw_latents, latent_shapes
-from hcflow_tf.networks.coupling import FCN, DenseBlock
-from hcflow_tf.networks.feature_extractor import FeatureExtractor
 from hcflow_tf.networks.flow_step import FlowStepWeights
-from hcflow_tf.networks.layers import ScaledConv
+from hcflow_tf.networks.level import LevelWeights
 
 tfd = tfp.distributions
 
+LOW_CHANNELS = 3
+"""Channels of the low-frequency part, the averaged image."""
+
 LR_LOG_STD = -6.0
 """log standard deviation of the Gaussian around the LR image (REFERENCE: the released training code)."""
-
-
-class _LevelWeights(keras.layers.Layer):
-    """The weights of level l: K flow steps, the feature extractor, P conditional steps, the last Gaussian."""
-
-    def __init__(self, config: ModelConfig, level: int, channels: int, extractor_dtype: str, recompute: bool, **kwargs):
-        """Args: level, 1 to L; channels, of the image before this level's squeeze."""
-        super().__init__(**kwargs)
-        dtype, rescaling = self.dtype_policy, config.task == "rescaling"
-        squeezed = channels * 4
-        self.image_channels = 3 if level == config.levels else squeezed // 2
-        latent = squeezed - self.image_channels
-        condition = config.rrdb_features * (1 if rescaling else 2)
-        self.main_steps = [
-            FlowStepWeights(
-                squeezed,
-                _main_network(config, squeezed, index, dtype),
-                rotate=not rescaling,
-                name=f"main_step_{index + 1}",
-                dtype=dtype,
-            )
-            for index in range(config.main_steps)
-        ]
-        self.extractor = FeatureExtractor(
-            self.image_channels + condition * (config.levels - level),
-            features=config.rrdb_features,
-            growth=config.rrdb_growth,
-            blocks=config.rrdb_blocks,
-            concat=not rescaling,
-            recompute=recompute,
-            name="feature_extractor",
-            dtype=extractor_dtype,
-        )
-        self.conditional_steps = [
-            FlowStepWeights(
-                latent,
-                FCN(
-                    latent // 2 + condition,
-                    2 * (latent - latent // 2),
-                    config.conditional_width,
-                    name="network",
-                    dtype=dtype,
-                ),
-                rotate=True,
-                name=f"conditional_step_{index + 1}",
-                dtype=dtype,
-            )
-            for index in range(config.conditional_steps)
-        ]
-        self.gaussian = ScaledConv(condition, 2 * latent, name="gaussian", dtype=dtype)
-
-    def build(self, input_shape: tuple | None = None) -> None:
-        """Creates the weights."""
-        for layer in (*self.main_steps, self.extractor, *self.conditional_steps, self.gaussian):
-            layer.build(None)
-
-
-def _main_network(config: ModelConfig, channels: int, index: int, dtype: object) -> keras.layers.Layer:
-    """The coupling network of main step `index` (from 0), which decides what the coupling passes and changes."""
-    if config.task == "super_resolution":
-        passed = channels // 2
-        return FCN(passed, 2 * (channels - passed), config.main_width, name="network", dtype=dtype)
-    inputs, outputs = (3, 2 * (channels - 3)) if index % 2 == 0 else (channels - 3, 3)
-    return DenseBlock(inputs, outputs, config.main_width, zero_last=True, name="network", dtype=dtype)
 
 
 def _main_coupling(config: ModelConfig, index: int, network: keras.layers.Layer) -> bijectors.FlowBijector:
@@ -102,7 +39,7 @@ def _linear_layers(step: FlowStepWeights) -> list[bijectors.FlowBijector]:
     return layers
 
 
-def _flow_level(config: ModelConfig, weights: _LevelWeights) -> bijectors.FlowLevel:
+def _flow_level(config: ModelConfig, weights: LevelWeights) -> bijectors.FlowLevel:
     """The bijectors over one level's weights."""
     rescaling = config.task == "rescaling"
     return bijectors.FlowLevel(
@@ -152,7 +89,7 @@ class HCFlow(keras.Model):
         extractor_dtype = "mixed_bfloat16" if mixed_precision else dtype
         self.levels, channels = [], 3
         for level in range(1, config.levels + 1):
-            weights = _LevelWeights(
+            weights = LevelWeights(
                 config, level, channels, extractor_dtype, recompute, name=f"level_{level}", dtype=self.dtype_policy
             )
             self.levels.append(weights)
@@ -184,14 +121,14 @@ class HCFlow(keras.Model):
           hr: [batch, height, width, 3] in [0, 1], height and width divisible by the scale.
 
         Raises:
-          ValueError: the shape does not fit; names what was expected and what came.
+          ValueError: the shape does not fit, or hr is of integers; names what was expected and what came.
         """
         parts, _ = self.encode_and_log_det(hr)
         return parts[0], parts[1:]
 
     def encode_and_log_det(self, hr: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Returns [lr, z_1, ..., z_L] and log|det d[lr, z]/d hr|, [batch], nats."""
-        hr = tf.convert_to_tensor(hr, self.variable_dtype)
+        hr = self._image("hr", hr)
         self.flow._check_forward(hr)
         return self._compiled_encode(hr)
 
@@ -205,7 +142,7 @@ class HCFlow(keras.Model):
         Raises:
           ValueError: a shape does not fit; names what was expected and what came.
         """
-        parts = [tf.convert_to_tensor(part, self.variable_dtype) for part in (lr, *latents)]
+        parts = [self._image("lr", lr), *(tf.convert_to_tensor(latent, self.variable_dtype) for latent in latents)]
         self.flow._check_inverse(parts)
         return self._compiled_decode(parts)[0]
 
@@ -217,7 +154,8 @@ class HCFlow(keras.Model):
         if seed is None:
             seed = int(np.random.default_rng().integers(2**31))
         shapes = latent_shapes(lr_shape[1], lr_shape[2], self.flow.latent_channels)
-        return draw_latents(seed + tf.range(lr_shape[0]), temperature, shapes, self.variable_dtype)
+        seeds = tf.cast(seed, tf.int64) + tf.range(tf.cast(lr_shape[0], tf.int64))
+        return draw_latents(seeds, temperature, shapes, self.variable_dtype)
 
     def sample(self, lr: tf.Tensor, temperature: float = 0.8, seed: int | None = None) -> tf.Tensor:
         """Returns one hr in [0, 1] for each lr [batch, height, width, 3]; same seed, same image.
@@ -225,9 +163,9 @@ class HCFlow(keras.Model):
         Args:
           lr: [batch, height, width, 3] in [0, 1].
           temperature: tau, standard deviation of the latents; 0 is the most probable image.
-          seed: any integer, or None for a new one each time.
+          seed: any integer of 64 bits, or None for a new one each time.
         """
-        lr = tf.convert_to_tensor(lr, self.variable_dtype)
+        lr = self._image("lr", lr)
         latents = self.draw_latents(tf.shape(lr), temperature, seed)
         return tf.clip_by_value(self.decode(lr, latents), 0.0, 1.0)
 
@@ -237,15 +175,20 @@ class HCFlow(keras.Model):
         Args:
           hr: [batch, height, width, 3] in [0, 1]; add noise u / q to 8-bit images first for the likelihood of bytes.
           lr: [batch, height / scale, width / scale, 3] in [0, 1].
+
+        Raises:
+          ValueError: a shape does not fit; names what was expected and what came.
         """
         parts, log_det = self.encode_and_log_det(hr)
-        lr = tf.convert_to_tensor(lr, self.variable_dtype)
+        lr = self._image("lr", lr)
+        if not lr.shape.is_compatible_with(parts[0].shape):
+            raise ValueError(f"{self.name}: expected lr of shape {parts[0].shape} for this hr, got {lr.shape}")
         return gaussian_log_prob(parts[0], lr, LR_LOG_STD) + latent_log_prob(parts[1:]) + log_det
 
     def distribution(self, lr: tf.Tensor) -> tfd.TransformedDistribution:
         """p(hr | lr) as a TFP distribution, batch shape [batch], for lr [batch, height, width, 3]."""
-        lr = tf.convert_to_tensor(lr, self.variable_dtype)
-        batch, height, width = lr.shape[:3]
+        lr = self._image("lr", lr)
+        batch, height, width = (tf.shape(lr)[axis] if size is None else size for axis, size in enumerate(lr.shape.as_list()[:3]))
         parts = [tfd.Normal(lr, tf.exp(tf.constant(LR_LOG_STD, lr.dtype)))]
         for shape in latent_shapes(height, width, self.flow.latent_channels):
             parts.append(tfd.Normal(tf.zeros([batch, *shape], lr.dtype), tf.ones([], lr.dtype)))
@@ -255,13 +198,17 @@ class HCFlow(keras.Model):
     def initialise_actnorm(self, hr: tf.Tensor) -> None:
         """Sets every ActNorm from a batch of images [batch, height, width, 3], in the order of encoding.
 
+        In a rescaling model the low-frequency channels of the image path are left alone, so that training starts from
+        the averaged image as LR image instead of a standardised one, most of which lies outside [0, 1].
+
         Call it once, before training, outside of any strategy's replicas: all replicas then hold the same values.
         """
+        keep = LOW_CHANNELS if self.config.task == "rescaling" else 0
         x, images, details = tf.convert_to_tensor(hr, self.variable_dtype), [], []
         for weights, level in zip(self.levels, self.flow.levels, strict=True):
             x = level.squeeze.forward_and_log_det(x)[0]
             for index, (step_weights, step) in enumerate(zip(weights.main_steps, level.steps, strict=True)):
-                x = _initialise_step(step_weights, step, x, lambda z, index=index: self._main_network_input(z, index))
+                x = _initialise_step(step_weights, step, x, lambda z, index=index: self._main_network_input(z, index), keep)
             x, detail = x[..., : weights.image_channels], x[..., weights.image_channels :]
             images.append(x)
             details.append(detail)
@@ -279,6 +226,12 @@ class HCFlow(keras.Model):
                     condition=condition,
                 )
 
+    def _image(self, name: str, image: tf.Tensor) -> tf.Tensor:
+        """The image as a tensor of the model's type; refuses integers, which would be taken for values far outside [0, 1]."""
+        if not tf.as_dtype(getattr(image, "dtype", tf.float32)).is_floating:
+            raise ValueError(f"{self.name}: expected {name} of floats in [0, 1], got {image.dtype}; divide 8-bit images by 255")
+        return tf.convert_to_tensor(image, self.variable_dtype)
+
     def _main_network_input(self, z: tf.Tensor, index: int) -> tf.Tensor:
         """What the coupling network of main step `index` sees of its input."""
         if self.config.task == "super_resolution":
@@ -291,9 +244,9 @@ class HCFlow(keras.Model):
 
 
 def _initialise_step(
-    weights: FlowStepWeights, step: bijectors.FlowBijector, x: tf.Tensor, network_input, **conditions
+    weights: FlowStepWeights, step: bijectors.FlowBijector, x: tf.Tensor, network_input, keep: int = 0, **conditions
 ) -> tf.Tensor:
-    weights.actnorm.initialise(x)
+    weights.actnorm.initialise(x, keep=keep)
     z = x
     for layer in step.layers[:-1]:
         z = layer.forward_and_log_det(z)[0]

@@ -6,6 +6,7 @@ import io
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from hcflow_tf.config import Config, dump_config, load_config
 from hcflow_tf.errors import HCFlowError
-from hcflow_tf.files import atomic_path, write_atomically
+from hcflow_tf.files import atomic_path
 
 if TYPE_CHECKING:
     from hcflow_tf.model import HCFlow
@@ -56,7 +57,7 @@ def load_model(path_or_name: str | os.PathLike) -> HCFlow:
 
 
 def save_model(model: HCFlow, directory: str | os.PathLike, config: Config | None = None) -> None:
-    """Writes a model directory; each file is written beside and then renamed.
+    """Writes a model directory; both files are written beside and then renamed, so a failure leaves the old model.
 
     Args:
       model: the model.
@@ -65,8 +66,9 @@ def save_model(model: HCFlow, directory: str | os.PathLike, config: Config | Non
     """
     directory = pathlib.Path(directory)
     text = dump_config(config or Config(model=model.config), sections=None if config else ("format_version", "model"))
-    write_atomically(directory / CONFIG_FILE, text.encode())
-    save_weights(model, directory / WEIGHTS_FILE)
+    with atomic_path(directory / CONFIG_FILE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        save_weights(model, directory / WEIGHTS_FILE)
 
 
 def save_weights(model: HCFlow, path: str | os.PathLike) -> None:
@@ -83,9 +85,12 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     path = pathlib.Path(path)
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        with zipfile.ZipFile(path) as archive:
+            return {
+                name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
+                for name in archive.namelist()
+            }
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise HCFlowError(f"cannot read weights {path}: {getattr(error, 'strerror', None) or error}") from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -77,31 +77,19 @@ class FlowBijector(tfb.Bijector):
         """Raises ValueError if y cannot be transformed back; by default as `_check_forward`."""
         self._check_forward(y, **conditions)
 
-    # TFP's interface.
-
     @property
     def _cache(self) -> _OnePassCache:
+        """TFP's public methods reach a bijector through its cache alone, so this is its whole interface to TFP."""
         return _OnePassCache(self)
-
-    def _forward(self, x: Structure, **conditions: tf.Tensor) -> Structure:
-        return _with_batch_shape(self.forward_and_log_det, x, conditions)[0]
-
-    def _inverse(self, y: Structure, **conditions: tf.Tensor) -> Structure:
-        return _with_batch_shape(self.inverse_and_log_det, y, conditions)[0]
-
-    def _forward_log_det_jacobian(self, x: Structure, **conditions: tf.Tensor) -> tf.Tensor:
-        return _with_batch_shape(self.forward_and_log_det, x, conditions)[1]
-
-    def _inverse_log_det_jacobian(self, y: Structure, **conditions: tf.Tensor) -> tf.Tensor:
-        return _with_batch_shape(self.inverse_and_log_det, y, conditions)[1]
 
 
 class _OnePassCache:
     """Stands in for TFP's BijectorCache: one pass serves the value and the log-determinant.
 
     TFP's own cache lives in its class, where it keeps traced graphs alive, and answers `inverse(forward(x))` with x
-    itself. This one keeps each result on its input tensor, for as long as the output is alive: the output holds its
-    inputs, the input knows its output weakly. So nothing outlives the tensors, and inverses are computed.
+    itself. This one keeps each pass on its input tensor, for as long as the output is alive: the output holds its pass,
+    the input knows it weakly. So nothing outlives the tensors, and inverses are computed; but the log-determinant at an
+    output, which `TransformedDistribution.log_prob` asks for, is that of the pass that made it.
     """
 
     def __init__(self, bijector: FlowBijector):
@@ -114,41 +102,80 @@ class _OnePassCache:
         return self._run("inverse", y, conditions)[0]
 
     def forward_attributes(self, x: Structure, **conditions: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"ildj": -self._run("forward", x, conditions)[1]}
+        return {"ildj": -self._log_det("forward", x, conditions)}
 
     def inverse_attributes(self, y: Structure, **conditions: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"ildj": self._run("inverse", y, conditions)[1]}
+        return {"ildj": self._log_det("inverse", y, conditions)}
+
+    def _log_det(self, direction: str, value: Structure, conditions: dict[str, tf.Tensor]) -> tf.Tensor:
+        tensors = tf.nest.flatten(value)
+        opposite = "inverse" if direction == "forward" else "forward"
+        for made in getattr(tensors[0], "_hcflow_made_by", ()):
+            if made.matches(self._bijector, opposite, conditions) and made.output_is(tensors):
+                return -made.log_det
+        return self._run(direction, value, conditions)[1]
 
     def _run(self, direction: str, value: Structure, conditions: dict[str, tf.Tensor]) -> ValueAndLogDet:
-        inputs = [*tf.nest.flatten(value), *conditions.values()]
-        results = inputs[0].__dict__.setdefault("_hcflow_results", {})
-        key = (id(self._bijector), direction, tuple(conditions), *(id(tensor) for tensor in inputs))
-        if key in results:
-            output = results[key].output()
-            if output is not None:
-                return output, results[key].log_det
-        method = getattr(self._bijector, f"{direction}_and_log_det")
-        output, log_det = _with_batch_shape(method, value, conditions)
+        conditions = tf.nest.map_structure(tf.convert_to_tensor, conditions)
+        inputs = tf.nest.flatten(value)
+        passes = [known for reference in getattr(inputs[0], "_hcflow_passes", ()) if (known := reference()) is not None]
+        for known in passes:
+            if known.matches(self._bijector, direction, conditions) and known.inputs_are(inputs):
+                output = known.output()
+                if output is not None:
+                    return output, known.log_det
+        output, log_det = _with_batch_shape(getattr(self._bijector, f"{direction}_and_log_det"), value, conditions)
+        made = _Pass(self._bijector, direction, inputs, conditions, output, log_det)
         for tensor in tf.nest.flatten(output):
-            # The bijector and the inputs stay alive as long as the output does: their ids are in the key.
-            tensor.__dict__.setdefault("_hcflow_origin", []).append((self._bijector, inputs))
-        results[key] = _Result(output, log_det)
+            tensor._hcflow_made_by = [*getattr(tensor, "_hcflow_made_by", ()), made]
+        inputs[0]._hcflow_passes = [weakref.ref(known) for known in (*passes, made)]
         return output, log_det
 
 
-class _Result:
-    """An output that is known as long as all its tensors are alive, and its log-determinant."""
+class _Pass:
+    """One pass through a bijector; held by its outputs, so it holds them weakly."""
 
-    def __init__(self, output: Structure, log_det: tf.Tensor):
+    def __init__(
+        self,
+        bijector: FlowBijector,
+        direction: str,
+        inputs: list[tf.Tensor],
+        conditions: dict[str, tf.Tensor],
+        output: Structure,
+        log_det: tf.Tensor,
+    ):
+        self._bijector, self._direction, self._inputs, self._conditions = bijector, direction, inputs, conditions
         self._structure = tf.nest.map_structure(lambda _: 0, output)
-        self._tensors = [weakref.ref(tensor) for tensor in tf.nest.flatten(output)]
+        self._outputs = [weakref.ref(tensor) for tensor in tf.nest.flatten(output)]
         self.log_det = log_det
 
+    def matches(self, bijector: FlowBijector, direction: str, conditions: dict[str, tf.Tensor]) -> bool:
+        """Whether this pass went through this bijector in this direction under these very conditions."""
+        return (
+            self._bijector is bijector
+            and self._direction == direction
+            and self._conditions.keys() == conditions.keys()
+            and all(self._conditions[name] is condition for name, condition in conditions.items())
+        )
+
+    def inputs_are(self, tensors: list[tf.Tensor]) -> bool:
+        """Whether these very tensors went in."""
+        return _are_same(self._inputs, tensors)
+
+    def output_is(self, tensors: list[tf.Tensor]) -> bool:
+        """Whether these very tensors came out."""
+        return _are_same([reference() for reference in self._outputs], tensors)
+
     def output(self) -> Structure | None:
-        tensors = [tensor() for tensor in self._tensors]
+        """What came out, while all of it is alive."""
+        tensors = [reference() for reference in self._outputs]
         if any(tensor is None for tensor in tensors):
             return None
         return tf.nest.pack_sequence_as(self._structure, tensors)
+
+
+def _are_same(a: Sequence[tf.Tensor | None], b: Sequence[tf.Tensor]) -> bool:
+    return len(a) == len(b) and all(left is right for left, right in zip(a, b, strict=True))
 
 
 def _with_batch_shape(
@@ -156,10 +183,10 @@ def _with_batch_shape(
 ) -> ValueAndLogDet:
     """Calls a method for [batch, h, w, c] on tensors [..., h, w, c]; conditions broadcast over leading dimensions."""
     tensors = [*tf.nest.flatten(value), *conditions.values()]
-    if any(tensor.shape.rank is not None and tensor.shape.rank < 3 for tensor in tensors):
+    if any(tensor.shape.rank is None or tensor.shape.rank < 3 for tensor in tensors):
         return method(value, **conditions)  # which names the wrong shape
     shapes = [tensor.shape[:-3] for tensor in tensors]
-    if all(shape.rank == 1 for shape in shapes) and (not conditions or all(shape == shapes[0] for shape in shapes)):
+    if all(shape.rank == 1 for shape in shapes) and (not conditions or all(_surely_equal(shape, shapes[0]) for shape in shapes)):
         return method(value, **conditions)
     batch_shape = tf.shape(tensors[0])[:-3]
     for tensor in tensors[1:]:
@@ -181,11 +208,15 @@ def _with_batch_shape(
     return tf.nest.map_structure(restore, output), restore(log_det)
 
 
+def _surely_equal(a: tf.TensorShape, b: tf.TensorShape) -> bool:
+    return a.is_fully_defined() and a == b
+
+
 def check_image(name: str, x: tf.Tensor, *, channels: int | None = None, divisor: int = 1) -> None:
-    """Raises ValueError unless x is [batch, height, width, channels], its height and width divisible by `divisor`."""
+    """Raises ValueError unless x is [batch, height, width, channels], channels known, height and width divisible by `divisor`."""
     shape = x.shape
     expected = f"[batch, height, width, {channels or 'channels'}]"
-    if shape.rank != 4 or (channels and shape[-1] not in (None, channels)):
+    if shape.rank != 4 or shape[-1] is None or shape[-1] != (channels or shape[-1]):
         raise ValueError(f"{name}: expected shape {expected}, got {shape}")
     if any(size is not None and size % divisor for size in shape[1:3]):
         raise ValueError(f"{name}: expected height and width divisible by {divisor}, got shape {shape}")

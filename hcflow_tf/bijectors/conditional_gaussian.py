@@ -50,9 +50,3 @@ class ConditionalGaussian(FlowBijector):
         check_network_output(self.name, h, 2 * x.shape[-1])
         mean, raw = h[..., 0::2], h[..., 1::2]
         return mean, bounded_log_scale(raw) if self._bounded else raw
-
-    def _forward(self, x: tf.Tensor, *, condition: tf.Tensor) -> tf.Tensor:
-        return super()._forward(x, condition=condition)
-
-    def _inverse(self, y: tf.Tensor, *, condition: tf.Tensor) -> tf.Tensor:
-        return super()._inverse(y, condition=condition)

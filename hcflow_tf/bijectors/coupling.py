@@ -82,14 +82,6 @@ class ConditionalAffineCoupling(FlowBijector):
     def _conditioned(self, condition: tf.Tensor) -> Network:
         return lambda passed: self._network(tf.concat([passed, condition], axis=-1))
 
-    # TFP passes conditions by keyword; named here so that a missing or misspelt one is an error, not ignored.
-
-    def _forward(self, x: tf.Tensor, *, condition: tf.Tensor) -> tf.Tensor:
-        return super()._forward(x, condition=condition)
-
-    def _inverse(self, y: tf.Tensor, *, condition: tf.Tensor) -> tf.Tensor:
-        return super()._inverse(y, condition=condition)
-
 
 class LowFrequencyAffineCoupling(FlowBijector):
     """Passes the low-frequency part, the first 3 channels, which drives an affine map of the others.
@@ -164,11 +156,11 @@ def _shift_and_log_scale(name: str, h: tf.Tensor, changed: tf.Tensor) -> tuple[t
 
 def _check_two_channels(name: str, x: tf.Tensor) -> None:
     check_image(name, x)
-    if x.shape[-1] is None or x.shape[-1] < 2:
+    if x.shape[-1] < 2:
         raise ValueError(f"{name}: expected at least 2 channels to split, got shape {x.shape}")
 
 
 def _check_high_channels(name: str, x: tf.Tensor, low_channels: int) -> None:
     check_image(name, x)
-    if x.shape[-1] is None or x.shape[-1] <= low_channels:
+    if x.shape[-1] <= low_channels:
         raise ValueError(f"{name}: expected more than {low_channels} channels, got shape {x.shape}")

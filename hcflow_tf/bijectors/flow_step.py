@@ -18,6 +18,8 @@ class FlowStep(FlowBijector):
 
     def __init__(self, layers: Sequence[FlowBijector], *, name: str | None = None):
         super().__init__(name=name)
+        if not layers:
+            raise ValueError(f"{self.name}: expected at least one layer")
         self._layers = tuple(layers)
 
     @property
@@ -72,9 +74,3 @@ class ConditionalFlowStep(FlowBijector):
         y, coupling_log_det = self._coupling.inverse_and_log_det(y, condition=condition)
         x, step_log_det = self._step.inverse_and_log_det(y)
         return x, coupling_log_det + step_log_det
-
-    def _forward(self, x: tf.Tensor, *, condition: tf.Tensor) -> tf.Tensor:
-        return super()._forward(x, condition=condition)
-
-    def _inverse(self, y: tf.Tensor, *, condition: tf.Tensor) -> tf.Tensor:
-        return super()._inverse(y, condition=condition)

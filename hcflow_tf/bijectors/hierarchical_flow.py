@@ -50,6 +50,8 @@ class HierarchicalFlow(FlowBijector):
     def __init__(self, levels: Sequence[FlowLevel], *, name: str | None = None):
         parts = [3] * (len(levels) + 1)
         super().__init__(forward_min_event_ndims=3, inverse_min_event_ndims=parts, name=name)
+        if not levels:
+            raise ValueError(f"{self.name}: expected at least one level")
         self._levels = self._no_dependency(tuple(levels))
         self._latent_channels = []
         channels = 3
@@ -81,13 +83,11 @@ class HierarchicalFlow(FlowBijector):
             raise ValueError(f"{self.name}: expected [lr, z_1, ..., z_{len(self._levels)}], got {len(y)} tensors")
         check_image(f"{self.name}: lr", y[0], channels=3)
         for level, (latent, channels) in enumerate(zip(y[1:], self._latent_channels, strict=True), start=1):
-            check_image(f"{self.name}: z_{level}", latent, channels=channels)
             factor = 2 ** (len(self._levels) - level)
-            expected = [None if size is None else size * factor for size in y[0].shape[1:3]]
-            if not latent.shape[1:3].is_compatible_with(expected):
-                raise ValueError(
-                    f"{self.name}: expected z_{level} of height and width {expected} for lr {y[0].shape}, got {latent.shape}"
-                )
+            batch, *sizes = y[0].shape[:3]
+            expected = [batch, *(None if size is None else size * factor for size in sizes), channels]
+            if not latent.shape.is_compatible_with(expected):
+                raise ValueError(f"{self.name}: expected z_{level} of shape {expected} for lr {y[0].shape}, got {latent.shape}")
 
     def _forward_and_log_det(self, x: tf.Tensor) -> ValueAndLogDet:
         images, details, total = [], [], 0.0

@@ -20,7 +20,7 @@ class _HalvesImage(FlowBijector):
 
     def _check_inverse(self, y: tf.Tensor) -> None:
         check_image(self.name, y)
-        if y.shape[-1] is None or y.shape[-1] % 4:
+        if y.shape[-1] % 4:
             raise ValueError(f"{self.name}: expected a number of channels divisible by 4, got shape {y.shape}")
 
     def _forward_event_shape(self, shape: tf.TensorShape) -> tf.TensorShape:

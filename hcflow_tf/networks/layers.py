@@ -37,9 +37,15 @@ class Conv(keras.layers.Layer):
         self.bias = self.add_weight(name="bias", shape=(self.outputs,), initializer="zeros") if self.use_bias else None
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns the convolution of x."""
+        """Returns the convolution of x.
+
+        Raises:
+          ValueError: x has other channels; TensorFlow would take a multiple of them for a grouped convolution.
+        """
+        if x.shape[-1] != self.inputs:
+            raise ValueError(f"{self.path}: expected {self.inputs} channels, got shape {x.shape}")
         y = tf.nn.conv2d(x, tf.convert_to_tensor(self.kernel), strides=1, padding="SAME")
-        return y if self.bias is None else y + tf.convert_to_tensor(self.bias)
+        return y if self.bias is None else tf.nn.bias_add(y, tf.convert_to_tensor(self.bias))
 
 
 class ScaledConv(Conv):
@@ -70,11 +76,15 @@ class ActNorm(keras.layers.Layer):
         self.bias = self.add_weight(name="bias", shape=(self.channels,), initializer="zeros")
         self.log_scale = self.add_weight(name="log_scale", shape=(self.channels,), initializer="zeros")
 
-    def initialise(self, x: tf.Tensor) -> None:
-        """Sets bias = -mean and log_scale = -log(std + 1e-6) per channel of x, so that the output is standardised."""
+    def initialise(self, x: tf.Tensor, *, keep: int = 0) -> None:
+        """Sets bias = -mean and log_scale = -log(std + 1e-6) per channel of x, so that the output is standardised.
+
+        The first `keep` channels stay as they are.
+        """
         values = np.asarray(x, np.float64)
-        self.bias.assign(-values.mean(axis=(0, 1, 2)))
-        self.log_scale.assign(-np.log(values.std(axis=(0, 1, 2)) + 1e-6))
+        changed = np.arange(self.channels) >= keep
+        self.bias.assign(np.where(changed, -values.mean(axis=(0, 1, 2)), self.bias.numpy()))
+        self.log_scale.assign(np.where(changed, -np.log(values.std(axis=(0, 1, 2)) + 1e-6), self.log_scale.numpy()))
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Returns the normalised x."""
