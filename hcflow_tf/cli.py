@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import sys
+import types
 from collections.abc import Sequence
 
 from hcflow_tf.errors import HCFlowError
@@ -18,11 +19,13 @@ def execute(name: str, argv: Sequence[str] | None = None) -> int:
 
     A command is a module `hcflow_tf.NAME` with `add_arguments(parser)` and `run(args) -> int | None`.
     """
+    return execute_module(f"hcflow {name}", importlib.import_module(f"hcflow_tf.{name}"), argv)
+
+
+def execute_module(prog: str, command: types.ModuleType, argv: Sequence[str] | None = None) -> int:
+    """Runs `command`, a module as `execute` wants it, under the name `prog`; returns its exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    command = importlib.import_module(f"hcflow_tf.{name}")
-    parser = argparse.ArgumentParser(
-        prog=f"hcflow {name}", description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog=prog, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
@@ -33,9 +36,9 @@ def execute(name: str, argv: Sequence[str] | None = None) -> int:
     except HCFlowError as error:
         if args.debug:
             raise
-        return _complain(name, error, error.exit_code)
+        return _complain(prog, error, error.exit_code)
     except KeyboardInterrupt:
-        return _complain(name, "interrupted", 130)
+        return _complain(prog, "interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -43,7 +46,7 @@ def execute(name: str, argv: Sequence[str] | None = None) -> int:
         if args.debug:
             raise
         text = " ".join(str(error).split())
-        return _complain(name, f"{type(error).__name__}: {text[:500]} (--debug shows where)", 1)
+        return _complain(prog, f"{type(error).__name__}: {text[:500]} (--debug shows where)", 1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,6 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return execute(parser.parse_args(argv[:1]).command, argv[1:])
 
 
-def _complain(name: str, message: object, exit_code: int) -> int:
-    print(f"hcflow {name}: {message}", file=sys.stderr)
+def _complain(prog: str, message: object, exit_code: int) -> int:
+    print(f"{prog}: {message}", file=sys.stderr)
     return exit_code

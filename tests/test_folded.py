@@ -51,6 +51,8 @@ def test_equals_the_model(name, dtype, tolerance):
         parts, log_det = model.flow.forward_and_log_det(hr)
         for ours, expected in zip(tf.nest.flatten(inference.encode(hr)), parts, strict=True):
             assert largest_error(ours, expected) <= tolerance
+    zeros = [tf.zeros_like(latent) for latent in latents]
+    assert largest_error(inference.decode(lr), model.flow.inverse_and_log_det([lr, *zeros])[0]) <= tolerance
     log_prob = gaussian_log_prob(parts[0], lr, LR_LOG_STD) + latent_log_prob(parts[1:]) + log_det
     assert largest_error(inference.log_prob(hr, lr), log_prob) <= tolerance
 

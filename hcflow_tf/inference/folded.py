@@ -77,9 +77,12 @@ class InferenceModel(tf.Module):
         self._compiled_decode = tf.function(self._decode, autograph=False, reduce_retracing=True)
         self._compiled_encode = tf.function(self._encode, autograph=False, reduce_retracing=True)
 
-    def decode(self, lr: tf.Tensor, latents: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns hr [batch, scale h, scale w, 3], not clipped, of lr [batch, h, w, 3] and [z_1, ..., z_L]."""
-        return self._compiled_decode(self._tensor(lr), [self._tensor(latent) for latent in latents])
+    def decode(self, lr: tf.Tensor, latents: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
+        """Returns hr [batch, scale h, scale w, 3], not clipped, of lr [batch, h, w, 3] and [z_1, ..., z_L].
+
+        Without latents they are 0 (temperature 0), and what they would scale is not computed.
+        """
+        return self._compiled_decode(self._tensor(lr), latents and [self._tensor(latent) for latent in latents])
 
     def encode(self, hr: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """Returns lr, neither clipped nor rounded, and [z_1, ..., z_L] of hr [batch, h, w, 3], divisible by the scale."""
@@ -103,18 +106,12 @@ class InferenceModel(tf.Module):
         latents = draw_latents(seeds, temperatures, latent_shapes(shape[1], shape[2], self.latent_channels), self._dtype)
         return tf.clip_by_value(self.decode(lr, latents), 0.0, 1.0)
 
-    def zero_latents(self, lr: tf.Tensor) -> list[tf.Tensor]:
-        """Latents at temperature 0 for lr [batch, h, w, 3]."""
-        shape = tf.shape(lr)
-        shapes = latent_shapes(shape[1], shape[2], self.latent_channels)
-        return [tf.zeros([shape[0], *latent], self._dtype) for latent in shapes]
-
     def _tensor(self, value: object) -> tf.Tensor:
         return tf.convert_to_tensor(value, self._dtype)
 
-    def _decode(self, lr: tf.Tensor, latents: list[tf.Tensor]) -> tf.Tensor:
+    def _decode(self, lr: tf.Tensor, latents: list[tf.Tensor] | None) -> tf.Tensor:
         image, conditions = lr, []
-        for level, latent in reversed(list(zip(self._levels, latents, strict=True))):
+        for level, latent in reversed(list(zip(self._levels, latents or [None] * len(self._levels), strict=True))):
             with tf.name_scope(level.name):
                 condition, shared = level.condition(image, conditions)
                 image = level.decode(image, latent, condition, shared)
@@ -178,8 +175,8 @@ class _Level(tf.Module):
             steps = len(self._conditional_steps)
             return condition, tf.split(self._shared(condition), steps, axis=-1) if steps else []
 
-    def decode(self, image: tf.Tensor, latent: tf.Tensor, condition: tf.Tensor, shared: Sequence[tf.Tensor]) -> tf.Tensor:
-        """y_l and z_l to y_{l-1}."""
+    def decode(self, image: tf.Tensor, latent: tf.Tensor | None, condition: tf.Tensor, shared: Sequence[tf.Tensor]) -> tf.Tensor:
+        """y_l and z_l (None: 0) to y_{l-1}."""
         detail = self._gaussian.inverse(latent, condition)
         for step, of_condition in reversed(list(zip(self._conditional_steps, shared, strict=True))):
             detail = step.inverse(detail, of_condition)

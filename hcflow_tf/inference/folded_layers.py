@@ -159,9 +159,8 @@ class Coupling(tf.Module):
         return tf.concat([first, second * tf.exp(-log_scale) - shift], axis=-1)
 
     def _shift_and_log_scale(self, first: tf.Tensor, *of_condition: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        h = self.network(first, *of_condition)
-        half = h.shape[-1] // 2
-        return h[..., :half], BOUND * self._atan(h[..., half:])
+        shift, raw = tf.split(self.network(first, *of_condition), 2, axis=-1)
+        return shift, BOUND * self._atan(raw)
 
 
 class Step(tf.Module):
@@ -189,21 +188,23 @@ class Gaussian(tf.Module):
     def __init__(self, network: ScaledConv, atan: Atan | None, dtype: tf.DType):
         """Args: atan, None where the log standard deviation is not bounded."""
         super().__init__()
-        self._conv = Conv(folding.halves(folding.scaled(network), ATAN_FACTOR if atan else 1.0), dtype)
+        kernel, bias = folding.halves(folding.scaled(network), ATAN_FACTOR if atan else 1.0)
+        half = len(bias) // 2
+        self._mean = Conv((kernel[..., :half], bias[:half]), dtype)
+        self._raw = Conv((kernel[..., half:], bias[half:]), dtype)
         self._atan = atan
 
     def forward(self, detail: tf.Tensor, condition: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns z_l and the log-determinant, [batch], of a_l and c_l."""
-        mean, log_std = self._mean_and_log_std(condition)
-        return (detail - mean) * tf.exp(-log_std), -sum_per_image(log_std)
+        log_std = self._log_std(condition)
+        return (detail - self._mean(condition)) * tf.exp(-log_std), -sum_per_image(log_std)
 
-    def inverse(self, latent: tf.Tensor, condition: tf.Tensor) -> tf.Tensor:
-        """Returns a_l of z_l and c_l."""
-        mean, log_std = self._mean_and_log_std(condition)
-        return latent * tf.exp(log_std) + mean
+    def inverse(self, latent: tf.Tensor | None, condition: tf.Tensor) -> tf.Tensor:
+        """Returns a_l of z_l (None: 0) and c_l."""
+        if latent is None:
+            return self._mean(condition)
+        return latent * tf.exp(self._log_std(condition)) + self._mean(condition)
 
-    def _mean_and_log_std(self, condition: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        h = self._conv(condition)
-        half = h.shape[-1] // 2
-        mean, raw = h[..., :half], h[..., half:]
-        return mean, BOUND * self._atan(raw) if self._atan else raw
+    def _log_std(self, condition: tf.Tensor) -> tf.Tensor:
+        raw = self._raw(condition)
+        return BOUND * self._atan(raw) if self._atan else raw
