@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 import re
+import typing
 from collections.abc import Mapping
 
 import numpy as np
@@ -45,31 +47,34 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:
     """
 
     def count(pattern: str) -> int:
-        indices = {int(match.group(1)) for name in shapes if (match := re.match(pattern, name))}
-        return max(indices) + 1 if indices else 0
+        # Distinct indices, not the largest: then a gap is reported as missing entries, and no index makes a huge model.
+        return len({match.group(1) for name in shapes if (match := re.match(pattern, name))})
 
     def size(name: str, default: int | None = None) -> int:
-        if name in shapes:
+        if name in shapes and len(shapes[name]) == 4:
             return int(shapes[name][0])
         if default is not None:
             return default
-        raise HCFlowError(f"not the weights of an HCFlow model: there is no entry {name}")
+        raise HCFlowError(f"not the weights of an HCFlow model: there is no convolution {name}")
 
     levels = count(r"flow\.level(\d+)_condFlow\.")
-    main_steps = 0
-    while f"flow.layers.{main_steps + 1}.actnorm.bias" in shapes:
-        main_steps += 1
+    main_steps = count(r"flow\.layers\.(\d+)\.(?:actnorm|permute|affine)\.")
     extractor = "flow.level0_condFlow"
     blocks = tuple(count(rf"flow\.level0_condFlow\.RRDB_trunk{trunk}\.(\d+)\.") for trunk in (0, 1))
     if not levels or not main_steps or not all(blocks):
         raise HCFlowError("not the weights of an HCFlow model: expected entries named flow.layers.* and flow.level*_condFlow.*")
+    scales = typing.get_args(ModelConfig.model_fields["scale"].annotation)
+    if 2**levels not in scales:
+        raise HCFlowError(f"the weights have {levels} levels, scale {2**levels}; known scales: {', '.join(map(str, scales))}")
+    conditional_steps = count(r"flow\.level0_condFlow\.additional_flow_steps\.(\d+)\.")
+    first_conditional = f"{extractor}.additional_flow_steps.0.affine.f.conv1.weight"
     return ModelConfig(
         task="rescaling" if any("haar_weights" in name for name in shapes) else "super_resolution",
         scale=2**levels,
-        main_steps=main_steps,
-        conditional_steps=count(r"flow\.level0_condFlow\.additional_flow_steps\.(\d+)\."),
+        main_steps=math.ceil(main_steps / levels),
+        conditional_steps=conditional_steps,
         main_width=size("flow.layers.1.affine.f.conv1.weight"),
-        conditional_width=size(f"{extractor}.additional_flow_steps.0.affine.f.conv1.weight", default=64),
+        conditional_width=size(first_conditional, default=None if conditional_steps else 64),
         rrdb_blocks=blocks,
         rrdb_features=size(f"{extractor}.conv_first.weight"),
         rrdb_growth=size(f"{extractor}.RRDB_trunk0.0.RDB1.conv1.weight"),

@@ -1,0 +1,97 @@
+"""Turns the authors' weights (a PyTorch .pth file) into a model directory.
+
+Task, scale, numbers of steps, widths and blocks are inferred from the names and shapes in the file. --released downloads
+one of the authors' files first (kept in ~/.cache/hcflow_tf; an interrupted download goes on where it stopped; the
+environment variable HCFLOW_MIRROR names a folder of the files elsewhere). Needs torch: pip install 'hcflow_tf[convert]'.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+from hcflow_tf import cli
+from hcflow_tf.errors import HCFlowError, UsageError
+
+RELEASED_URL = "https://github.com/JingyunLiang/HCFlow/releases/download/v0.0/"
+RELEASED = (
+    "SR_DF2K_X4_HCFlow",
+    "SR_DF2K_X4_HCFlow+",
+    "SR_DF2K_X4_HCFlow++",
+    "SR_CelebA_X8_HCFlow",
+    "SR_CelebA_X8_HCFlow+",
+    "SR_CelebA_X8_HCFlow++",
+    "Rescaling_DF2K_X4_HCFlow",
+)
+CACHE = pathlib.Path("~/.cache/hcflow_tf")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's options."""
+    parser.add_argument("weights", nargs="?", type=pathlib.Path, metavar="weights.pth", help="a released weight file")
+    parser.add_argument("-o", "--output", required=True, type=pathlib.Path, metavar="DIR", help="the model directory to write")
+    parser.add_argument("--released", choices=RELEASED, metavar="NAME", help=f"download one of: {', '.join(RELEASED)}")
+    parser.add_argument("--sha256", help="the checksum that the weight file must have")
+    parser.add_argument("--force", action="store_true", help="replace the model in DIR")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
+    from hcflow_tf.store import CONFIG_FILE, WEIGHTS_FILE
+
+    if bool(args.weights) == bool(args.released):
+        raise UsageError("give either a weight file or --released NAME")
+    if not args.force and any((args.output / name).exists() for name in (CONFIG_FILE, WEIGHTS_FILE)):
+        raise HCFlowError(f"{args.output} holds a model already: choose another directory, or replace it with --force")
+    convert(_weight_file(args), args.output)
+
+
+def convert(path: pathlib.Path, output: pathlib.Path) -> None:
+    """Reads the weight file at `path` and writes the model directory `output`; prints what it found.
+
+    Raises:
+      HCFlowError: the file cannot be read or is not an HCFlow model's, or the directory cannot be written.
+    """
+    import numpy as np
+
+    from hcflow_tf import weights
+
+    state = weights.read_state_dict(path)
+    infinite = sorted(name for name, value in state.items() if not np.isfinite(value).all())
+    if infinite:
+        raise HCFlowError(f"{path}: {len(infinite)} entries are not finite, such as {infinite[0]}: this training had diverged")
+    config = weights.infer_config({name: value.shape for name, value in state.items()})
+
+    from hcflow_tf.model import HCFlow
+    from hcflow_tf.store import assign_weights, save_model
+
+    model = HCFlow(config)
+    shapes = {name: tuple(variable.shape) for name, variable in model.named_weights().items()}
+    assign_weights(model, weights.map_released(state, shapes, config), source=path)
+    save_model(model, output)
+    fixed = sum(value.size for name, value in state.items() if name.endswith(".haar_weights"))
+    rows = {
+        "task": f"{config.task} x{config.scale}",
+        "steps": f"L {config.levels}, K {config.main_steps}, P {config.conditional_steps}",
+        "coupling widths": f"{config.main_width} and {config.conditional_width}",
+        "RRDB blocks": f"{config.rrdb_blocks[0]} and {config.rrdb_blocks[1]} per level",
+        "RRDB features": f"{config.rrdb_features}, growth {config.rrdb_growth}",
+        "parameters": f"{model.count_params():,}" + (f" (the file's {fixed} fixed Haar values not counted)" if fixed else ""),
+        "written to": str(output),
+    }
+    print("\n".join(f"{name:16} {value}" for name, value in rows.items()))
+
+
+def _weight_file(args: argparse.Namespace) -> pathlib.Path:
+    from hcflow_tf.download import digest, fetch
+
+    if args.released:
+        name = f"{args.released}.pth"
+        return fetch(RELEASED_URL + name, CACHE / name, sha256=args.sha256)
+    if args.sha256 and args.weights.is_file() and (actual := digest(args.weights)) != args.sha256.lower():
+        raise HCFlowError(f"{args.weights} has SHA-256 {actual}, expected {args.sha256.lower()}")
+    return args.weights
+
+
+if __name__ == "__main__":
+    raise SystemExit(cli.execute("convert"))
