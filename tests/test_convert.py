@@ -1,0 +1,212 @@
+"""`hcflow convert`: released weight files to model directories, and everything that can be wrong with one."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from hcflow_tf import cli, convert, download, weights
+from hcflow_tf.config import ModelConfig
+from hcflow_tf.errors import HCFlowError
+from hcflow_tf.model import HCFlow
+from hcflow_tf.store import load_model
+
+SMALL = {"main_width": 5, "conditional_width": 6, "rrdb_blocks": (2, 1), "rrdb_features": 4, "rrdb_growth": 3}
+CONFIGS = {
+    "super_resolution": ModelConfig(task="super_resolution", scale=2, main_steps=3, conditional_steps=2, **SMALL),
+    "rescaling": ModelConfig(task="rescaling", scale=4, main_steps=2, conditional_steps=1, **SMALL),
+}
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch", reason="weight files are PyTorch files; torch is an optional extra")
+
+
+@functools.cache
+def released_state(task: str) -> dict[str, np.ndarray]:
+    """Random weights of a small model under the authors' names, as their program would save them."""
+    config, rng = CONFIGS[task], np.random.default_rng(0)
+    state = {}
+    for name, variable in HCFlow(config).named_weights().items():
+        released = weights.released_name(name, config)
+        shape = weights.released_shape(name, tuple(variable.shape), released)
+        state[released] = rng.standard_normal(shape, np.float32)
+    if task == "rescaling":
+        state["flow.layers.0.haar_weights"] = np.ones((12, 1, 2, 2), np.float32)
+    return state
+
+
+def save(torch, state: dict[str, np.ndarray], path):
+    torch.save({name: torch.tensor(value) for name, value in state.items()}, path)
+    return path
+
+
+def run(capsys, *argv) -> tuple[int, str, str]:
+    code = cli.execute("convert", [str(argument) for argument in argv])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("task", CONFIGS)
+def test_file_becomes_a_model_directory(task, torch, tmp_path, capsys):
+    state, config = released_state(task), CONFIGS[task]
+    path = save(torch, {f"module.{name}": value for name, value in state.items()}, tmp_path / "w.pth")
+    code, out, _ = run(capsys, path, "-o", tmp_path / "model")
+    assert code == 0
+    model = load_model(tmp_path / "model")
+    assert model.config == config
+    table = dict(line.split(maxsplit=1) for line in out.splitlines() if line.startswith(("task", "steps", "parameters")))
+    assert table["task"] == f"{task} x{config.scale}"
+    assert table["steps"] == f"L {config.levels}, K {config.main_steps}, P {config.conditional_steps}"
+    assert table["parameters"].startswith(f"{model.count_params():,}")
+    for name, variable in model.named_weights().items():
+        theirs = state[weights.released_name(name, config)]
+        ours = np.asarray(variable)
+        np.testing.assert_array_equal(ours, theirs.transpose(2, 3, 1, 0) if ours.ndim == 4 else theirs.reshape(ours.shape))
+
+
+def test_authors_file_end_to_end(torch, shared, tmp_path, capsys):
+    folder = shared / "fixtures/parity"
+    assert run(capsys, folder / "rescale_x4_tiny.pth", "-o", tmp_path / "model")[0] == 0
+    reference = dict(np.load(folder / "rescale_x4_tiny.npz"))
+    lr, _ = load_model(tmp_path / "model").encode(reference["hr"].transpose(0, 2, 3, 1))
+    expected = reference["encode_lr"].transpose(0, 2, 3, 1)
+    assert np.abs(lr - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_existing_model_is_replaced_only_by_force(torch, tmp_path, capsys):
+    path, output = save(torch, released_state("rescaling"), tmp_path / "w.pth"), tmp_path / "model"
+    output.mkdir()
+    (output / "weights.npz").write_bytes(b"precious")
+    code, _, err = run(capsys, path, "-o", output)
+    assert code == 1
+    assert err == f"hcflow convert: {output} holds a model already: choose another directory, or replace it with --force\n"
+    broken = save(torch, {"a": np.zeros(3, np.float32)}, tmp_path / "broken.pth")
+    assert run(capsys, broken, "-o", output, "--force")[0] == 1
+    assert (output / "weights.npz").read_bytes() == b"precious"
+    assert run(capsys, path, "-o", output, "--force")[0] == 0
+    assert load_model(output).config == CONFIGS["rescaling"]
+    assert sorted(entry.name for entry in output.iterdir()) == ["config.yaml", "weights.npz"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("flow.layers.2.actnorm.bias"), "1 missing: flow.layers.2.actnorm.bias"),
+        (lambda state: state.update(extra=np.zeros(1, np.float32)), "1 unexpected: extra"),
+        (
+            lambda state: state.update({"flow.level0_condFlow.f.bias": np.zeros(7, np.float32)}),
+            "1 misshapen: flow.level0_condFlow.f.bias is (7,), expected (18,)",
+        ),
+        (lambda state: state["flow.level0_condFlow.f.bias"].fill(np.nan), "1 entries are not finite"),
+    ],
+    ids=["missing", "unexpected", "misshapen", "not finite"],
+)
+def test_wrong_entries_are_listed_and_nothing_is_written(change, message, torch, tmp_path, capsys):
+    state = {name: value.copy() for name, value in released_state("super_resolution").items()}
+    change(state)
+    code, _, err = run(capsys, save(torch, state, tmp_path / "w.pth"), "-o", tmp_path / "model")
+    assert code == 1
+    assert message in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_missing_step_does_not_change_what_is_inferred():
+    shapes = {name: value.shape for name, value in released_state("rescaling").items() if "layers.2." not in name}
+    assert weights.infer_config(shapes) == CONFIGS["rescaling"]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"conv.weight": (3, 3)}, "not the weights of an HCFlow model: expected entries named"),
+        ({}, "not the weights of an HCFlow model"),
+        (
+            {name: value.shape for name, value in released_state("rescaling").items() if "conv_first.weight" not in name},
+            "there is no convolution flow.level0_condFlow.conv_first.weight",
+        ),
+        (
+            {name: value.shape for name, value in released_state("rescaling").items()}
+            | {f"flow.level{level}_condFlow.f.bias": (1,) for level in range(7)},
+            "7 levels, scale 128; known scales: 2, 4, 8, 16",
+        ),
+        (
+            {name: value.shape for name, value in released_state("rescaling").items()}
+            | {"flow.level0_condFlow.conv_first.weight": ()},
+            "there is no convolution flow.level0_condFlow.conv_first.weight",
+        ),
+    ],
+    ids=["another network", "nothing", "no width", "too many levels", "scalar"],
+)
+def test_what_is_no_hcflow_model(shapes, message):
+    with pytest.raises(HCFlowError, match=message.replace("*", r"\*")):
+        weights.infer_config(shapes)
+
+
+def test_files_that_are_no_state_dicts(torch, tmp_path, capsys):
+    whole = save(torch, {"a": np.zeros(1000, np.float32)}, tmp_path / "truncated.pth").read_bytes()
+    (tmp_path / "truncated.pth").write_bytes(whole[:-500])
+    (tmp_path / "text.pth").write_text("hello")
+    torch.save({"a": 1}, tmp_path / "numbers.pth")
+    torch.save({"a": threading.Thread}, tmp_path / "code.pth")
+    for name in ("truncated.pth", "text.pth", "numbers.pth", "code.pth", "absent.pth"):
+        code, _, err = run(capsys, tmp_path / name, "-o", tmp_path / "model")
+        assert (code, err.count("\n")) == (1, 1), name
+        assert name in err
+        assert not (tmp_path / "model").exists()
+
+
+def test_without_torch_one_line_says_so(tmp_path, capsys, monkeypatch):
+    (tmp_path / "w.pth").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, _, err = run(capsys, tmp_path / "w.pth", "-o", tmp_path / "model")
+    assert (code, err) == (1, "hcflow convert: reading w.pth needs torch: pip install 'hcflow_tf[convert]'\n")
+
+
+@pytest.mark.parametrize("arguments", [[], ["w.pth", "--released", convert.RELEASED[0]]])
+def test_wrong_usage(arguments, tmp_path, capsys):
+    assert run(capsys, *arguments, "-o", tmp_path / "model")[0] == 2
+
+
+def test_released_file_is_fetched_once_and_checked(torch, tmp_path, capsys, monkeypatch):
+    name = "SR_CelebA_X8_HCFlow++"
+    path = save(torch, released_state("super_resolution"), tmp_path / f"{name}.pth")
+    requests = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            requests.append(self.path)
+
+    monkeypatch.setattr(convert, "CACHE", tmp_path / "cache")
+    for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=tmp_path)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv(download.MIRROR, f"http://127.0.0.1:{server.server_address[1]}")
+        assert run(capsys, "--released", name, "-o", tmp_path / "model")[0] == 0
+        assert run(capsys, "--released", name, "-o", tmp_path / "again")[0] == 0
+        code, _, err = run(capsys, "--released", convert.RELEASED[0], "-o", tmp_path / "other")
+        server.shutdown()
+    assert requests[0] == f"/{name}.pth"
+    assert len([request for request in requests if "++" in request]) == 1
+    assert code == 1
+    assert "HTTP 404" in err
+    assert load_model(tmp_path / "again").config == CONFIGS["super_resolution"]
+    code, _, err = run(capsys, path, "-o", tmp_path / "other", "--sha256", "0" * 64)
+    assert code == 1
+    assert "expected 0000" in err
+
+
+def test_every_released_name_has_its_address():
+    names = convert.RELEASED
+    assert len(names) == len(set(names)) == 7
+    assert convert.RELEASED_URL + names[1] + ".pth" == (
+        "https://github.com/JingyunLiang/HCFlow/releases/download/v0.0/SR_DF2K_X4_HCFlow+.pth"
+    )
