@@ -12,7 +12,18 @@ import numpy as np
 import tensorflow as tf
 
 from hcflow_tf.inference import folding
-from hcflow_tf.inference.folded_layers import ATAN_FACTOR, FCN, Atan, Conv, Coupling, DenseBlock, Extractor, Gaussian, Step
+from hcflow_tf.inference.folded_layers import (
+    ATAN_FACTOR,
+    CONDITION_SCOPE,
+    FCN,
+    Atan,
+    Conv,
+    Coupling,
+    DenseBlock,
+    Extractor,
+    Gaussian,
+    Step,
+)
 from hcflow_tf.latents import draw_latents, latent_shapes
 from hcflow_tf.model import LR_LOG_STD, HCFlow, gaussian_log_prob, latent_log_prob
 
@@ -170,7 +181,7 @@ class _Level(tf.Module):
           image: y_l.
           conditions: c_L, ..., c_{l+1}, at their own resolutions.
         """
-        with tf.name_scope("condition"):
+        with tf.name_scope(CONDITION_SCOPE):
             condition = self._extractor(image, conditions)
             steps = len(self._conditional_steps)
             return condition, tf.split(self._shared(condition), steps, axis=-1) if steps else []

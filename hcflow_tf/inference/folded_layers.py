@@ -16,6 +16,9 @@ from hcflow_tf.networks.layers import ScaledConv
 ATAN_FACTOR = 2.0
 """The factor of raw in 0.318 atan(2 raw), folded into the convolution that computes raw."""
 
+CONDITION_SCOPE, NETWORK_SCOPE = "condition", "network"
+"""Name scopes of what makes the conditions, and of the coupling networks; exports quantise by them."""
+
 Atan = Callable[[tf.Tensor], tf.Tensor]
 
 
@@ -140,13 +143,13 @@ class Coupling(tf.Module):
     def __init__(self, network: FCN | DenseBlock, split: int, atan: Atan, *, low_changes: bool = False):
         """Args: split, channels of the first part; low_changes: the first part is the one that changes, by a shift alone."""
         super().__init__()
-        self.network, self._split, self._atan, self._low_changes = network, split, atan, low_changes
+        self._network, self._split, self._atan, self._low_changes = network, split, atan, low_changes
 
     def forward(self, x: tf.Tensor, *of_condition: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns y and the log-determinant, [batch] or scalar."""
         first, second = x[..., : self._split], x[..., self._split :]
         if self._low_changes:
-            return tf.concat([first + self.network(second), second], axis=-1), tf.zeros([], x.dtype)
+            return tf.concat([first + self._run(second), second], axis=-1), tf.zeros([], x.dtype)
         shift, log_scale = self._shift_and_log_scale(first, *of_condition)
         return tf.concat([first, (second + shift) * tf.exp(log_scale)], axis=-1), sum_per_image(log_scale)
 
@@ -154,13 +157,17 @@ class Coupling(tf.Module):
         """Returns x."""
         first, second = y[..., : self._split], y[..., self._split :]
         if self._low_changes:
-            return tf.concat([first - self.network(second), second], axis=-1)
+            return tf.concat([first - self._run(second), second], axis=-1)
         shift, log_scale = self._shift_and_log_scale(first, *of_condition)
         return tf.concat([first, second * tf.exp(-log_scale) - shift], axis=-1)
 
     def _shift_and_log_scale(self, first: tf.Tensor, *of_condition: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        shift, raw = tf.split(self.network(first, *of_condition), 2, axis=-1)
+        shift, raw = tf.split(self._run(first, *of_condition), 2, axis=-1)
         return shift, BOUND * self._atan(raw)
+
+    def _run(self, *inputs: tf.Tensor) -> tf.Tensor:
+        with tf.name_scope(NETWORK_SCOPE):
+            return self._network(*inputs)
 
 
 class Step(tf.Module):

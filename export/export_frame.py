@@ -1,0 +1,135 @@
+"""What the exports share: the command frame, loading the model, and the check that every export ends with."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+import types
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # so that a checkout works without being installed
+
+from hcflow_tf import cli, load_model
+from hcflow_tf.errors import HCFlowError
+
+if TYPE_CHECKING:
+    from hcflow_tf.inference.runtimes import Runtime
+    from hcflow_tf.model import HCFlow
+
+TEMPERATURE = 0.8
+"""Of the latents in the check."""
+
+CHECK_LR_SIZE = (20, 24)
+"""Height and width of the LR images in the check, where the export does not fix them."""
+
+FAILED = "the export failed its check and was not written"
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckImage:
+    """One image that an export is checked on: what the model makes of it, operation by operation, without folding.
+
+    Attributes:
+      name: random image or photograph.
+      lr, latents, decoded: input and output of the decoder, batch of one.
+      hr, encoded, encoded_latents: input and outputs of the encoder.
+    """
+
+    name: str
+    lr: np.ndarray
+    latents: list[np.ndarray]
+    decoded: np.ndarray
+    hr: np.ndarray
+    encoded: np.ndarray
+    encoded_latents: list[np.ndarray]
+
+
+def main(script: str, command: types.ModuleType, argv: Sequence[str] | None = None) -> int:
+    """Runs an export with one-line errors; returns its exit code."""
+    return cli.execute_module(pathlib.Path(script).name, command, argv)
+
+
+def add_arguments(parser: argparse.ArgumentParser, output: str) -> None:
+    """Adds --model and --output; `output` says what is written there."""
+    parser.add_argument("--model", required=True, help="model directory (trained or converted), or a shipped model's name")
+    parser.add_argument("--output", required=True, type=pathlib.Path, help=output)
+
+
+def lr_size(text: str) -> tuple[int, int]:
+    """Parses HxW."""
+    height, cross, width = text.lower().partition("x")
+    if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in LR pixels, such as 64x64, got {text!r}")
+    return int(height), int(width)
+
+
+def load(args: argparse.Namespace) -> HCFlow:
+    """The model of --model."""
+    return load_model(args.model)
+
+
+def check_images(model: HCFlow, size: tuple[int, int] = CHECK_LR_SIZE, temperature: float = TEMPERATURE) -> Iterator[CheckImage]:
+    """A random image and a photograph, with the model's results.
+
+    Args:
+      size: height and width of the LR image.
+      temperature: of the latents.
+    """
+    from hcflow_tf.data.images import read_image
+    from hcflow_tf.data.resize import imresize
+    from hcflow_tf.data.samples import held_out_photographs
+
+    height, width = (side * model.scale for side in size)
+    photograph = read_image(held_out_photographs()[0]).rgb_uint8 / np.float32(255)
+    repeats = [-(-side // available) for side, available in zip((height, width), photograph.shape, strict=False)]
+    photograph = np.tile(photograph, (*repeats, 1))[:height, :width]
+    for name, hr in (("random image", np.random.default_rng(0).random((height, width, 3))), ("photograph", photograph)):
+        hr = hr.astype(np.float32)
+        lr = imresize(hr, 1 / model.scale).astype(np.float32)[None]
+        latents = [latent.numpy() for latent in model.draw_latents(lr.shape, temperature, seed=1)]
+        decoded = model.flow.inverse_and_log_det([lr, *latents])[0].numpy()
+        encoded, *encoded_latents = (part.numpy() for part in model.flow.forward_and_log_det(hr[None])[0])
+        yield CheckImage(name, lr, latents, decoded, hr[None], encoded, encoded_latents)
+
+
+def check_equal(what: str, ours: np.ndarray, expected: np.ndarray, tolerance: float) -> float:
+    """Largest error as a share of the largest expected value.
+
+    Raises:
+      HCFlowError: it is above the tolerance, or ours is not finite.
+    """
+    error = float(np.abs(ours - expected).max() / np.abs(expected).max()) if np.isfinite(ours).all() else np.inf
+    if not error <= tolerance:
+        raise HCFlowError(f"{FAILED}: {what} loses {loss:.3f} dB of Y-PSNR, allowed {allowed} dB")
+    return loss
+
+
+def y_psnr(image: np.ndarray, hr: np.ndarray) -> float:
+    """PSNR of the luma of two images [1, h, w, 3] in [0, 1], as 8-bit images, dB."""
+    from hcflow_tf.data.images import quantize
+    from hcflow_tf.metrics.luma import rgb_to_y
+    from hcflow_tf.metrics.psnr import psnr
+
+    return psnr(rgb_to_y(quantize(image[0])), rgb_to_y(quantize(hr[0])))
+
+
+def check_runtime(runtime: Runtime, images: Sequence[CheckImage], tolerance: float) -> float:
+    """Compares a runtime's decoder and, where it has one, its encoder with the model; returns the largest error.
+
+    Raises:
+      HCFlowError: an error is above the tolerance.
+    """
+    errors = []
+    for image in images:
+        decoded = runtime.decode(image.lr, image.latents if runtime.latent_channels else ())
+        errors.append(check_equal(f"decode of a {image.name}", decoded, image.decoded, tolerance))
+        if runtime.can_encode:
+            lr, latents = runtime.encode(image.hr)
+            parts = zip((lr, *latents), (image.encoded, *image.encoded_latents), strict=True)
+            errors += [check_equal(f"encode of a {image.name}", ours, expected, tolerance) for ours, expected in parts]
+    return max(errors)
