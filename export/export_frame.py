@@ -105,6 +105,18 @@ def check_equal(what: str, ours: np.ndarray, expected: np.ndarray, tolerance: fl
     """
     error = float(np.abs(ours - expected).max() / np.abs(expected).max()) if np.isfinite(ours).all() else np.inf
     if not error <= tolerance:
+        raise HCFlowError(f"{FAILED}: {what} is off by {error:.1e} of the largest value, allowed {tolerance:.0e}")
+    return error
+
+
+def check_psnr(what: str, ours: np.ndarray, expected: np.ndarray, hr: np.ndarray, allowed: float) -> float:
+    """Loss of Y-PSNR against hr, dB: that of the model's image minus that of ours, both [1, h, w, 3] and not yet clipped.
+
+    Raises:
+      HCFlowError: it is above `allowed`.
+    """
+    loss = y_psnr(expected, hr) - y_psnr(ours, hr)
+    if not loss <= allowed:
         raise HCFlowError(f"{FAILED}: {what} loses {loss:.3f} dB of Y-PSNR, allowed {allowed} dB")
     return loss
 

@@ -23,7 +23,6 @@ from hcflow_tf.files import write_atomically
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from hcflow_tf.inference.folded import InferenceModel
     from hcflow_tf.model import HCFlow
 
 TOLERANCE = 1e-4
@@ -56,6 +55,8 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"--output {args.output}: the name must end in .tflite")
     model = frame.load(args)
 
+    from tensor_functions import decoder, encoder
+
     from hcflow_tf.inference.exported import encoder_path
     from hcflow_tf.inference.folded import InferenceModel, portable_atan
 
@@ -74,39 +75,6 @@ def run(args: argparse.Namespace) -> None:
     for path, content in contents.items():
         write_atomically(path, content)
         print(f"{path}: {len(content) / 2**20:.1f} MiB")
-
-
-def decoder(folded: InferenceModel, size: tuple[int, int] | None, *, latents: bool) -> tf.types.experimental.ConcreteFunction:
-    """The decoder as a function of named tensors, for LR images of this size or any."""
-    import tensorflow as tf
-
-    from hcflow_tf.inference.exported import HR, LR, latent_names
-    from hcflow_tf.latents import latent_shapes
-
-    names = latent_names(len(folded.latent_channels)) if latents else []
-
-    def decode(lr: tf.Tensor, **parts: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {HR: folded.decode(lr, [parts[name] for name in names] or None)}
-
-    shapes = latent_shapes(*size, folded.latent_channels) if size else [(None, None, c) for c in folded.latent_channels]
-    specs = {name: tf.TensorSpec([size and 1, *shape], name=name) for name, shape in zip(names, shapes, strict=False)}
-    return tf.function(decode, autograph=False).get_concrete_function(
-        tf.TensorSpec([size and 1, *(size or (None, None)), 3], name=LR), **specs
-    )
-
-
-def encoder(folded: InferenceModel, size: tuple[int, int] | None) -> tf.types.experimental.ConcreteFunction:
-    """The encoder as a function of named tensors, for HR images of scale times this size, or any."""
-    import tensorflow as tf
-
-    from hcflow_tf.inference.exported import HR, LR, latent_names
-
-    def encode(hr: tf.Tensor) -> dict[str, tf.Tensor]:
-        lr, latents = folded.encode(hr)
-        return {LR: lr, **dict(zip(latent_names(len(latents)), latents, strict=True))}
-
-    sides = [side * folded.scale for side in size] if size else [None, None]
-    return tf.function(encode, autograph=False).get_concrete_function(tf.TensorSpec([size and 1, *sides, 3], name=HR))
 
 
 def convert(function: tf.types.experimental.ConcreteFunction, signature: str, precision: str) -> bytes:
@@ -147,7 +115,7 @@ def quantize(content: bytes) -> bytes:
     quantizer.add_weight_only_config(f".*/{NETWORK_SCOPE}/.*", TFLOperationName.CONV_2D, num_bits=8)
     quantizer.add_dynamic_config(f".*/{CONDITION_SCOPE}/.*", TFLOperationName.CONV_2D, num_bits=8)
     with contextlib.redirect_stdout(io.StringIO()):
-        return bytes(quantizer.quantize(enable_progress_report=False).quantized_model)
+        return bytes(quantizer.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
 
 
 def check_gpu_compatibility(content: bytes) -> None:

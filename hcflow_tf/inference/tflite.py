@@ -57,9 +57,8 @@ class TFLiteRuntime(Runtime):
     def _run(self, runner: object, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._batches:
             return runner(**inputs)
-        images = [
-            runner(**{name: value[i : i + 1] for name, value in inputs.items()}) for i in range(len(inputs[next(iter(inputs))]))
-        ]
+        batch = len(next(iter(inputs.values())))
+        images = [runner(**{name: value[i : i + 1] for name, value in inputs.items()}) for i in range(batch)]
         return {name: np.concatenate([outputs[name] for outputs in images]) for name in images[0]}
 
 
