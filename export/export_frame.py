@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
 import pathlib
 import sys
 import types
@@ -51,6 +52,7 @@ class CheckImage:
 
 def main(script: str, command: types.ModuleType, argv: Sequence[str] | None = None) -> int:
     """Runs an export with one-line errors; returns its exit code."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # converters warn of their own deprecated calls
     return cli.execute_module(pathlib.Path(script).name, command, argv)
 
 
