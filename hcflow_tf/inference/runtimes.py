@@ -13,11 +13,12 @@ import numpy as np
 from hcflow_tf.data.images import quantize
 from hcflow_tf.data.resize import imresize
 from hcflow_tf.errors import HCFlowError, UsageError
+from hcflow_tf.inference.complexity import MAX_OVERLAP
 
 BICUBIC = "bicubic"
 """The name of the built-in baseline."""
 
-DEFAULT_DECODE_BYTES = 60_000
+DEFAULT_DECODE_BYTES = 120_000
 """Memory per LR pixel where the runtime does not know its network: that of the largest recipe."""
 
 
@@ -46,7 +47,7 @@ class Runtime(abc.ABC):
     fixed_lr_size: tuple[int, int] | None = None
     can_encode: bool = True
     has_likelihood: bool = False
-    overlap: int = 16
+    overlap: int = MAX_OVERLAP
     decode_bytes: int = DEFAULT_DECODE_BYTES
 
     @abc.abstractmethod
@@ -120,14 +121,15 @@ class KerasRuntime(Runtime):
         """
         import tensorflow as tf
 
-        from hcflow_tf.inference.complexity import decode_bytes_per_lr_pixel
+        from hcflow_tf.inference.complexity import measure
         from hcflow_tf.inference.folded import InferenceModel
         from hcflow_tf.store import load_model
 
         model = load_model(path_or_name)
         self.name, self.task, self.scale = str(path_or_name), model.config.task, model.scale
         self.latent_channels = model.flow.latent_channels
-        self.decode_bytes = decode_bytes_per_lr_pixel(model.config)
+        cost = measure(model.config, {name: weight.shape for name, weight in model.named_weights().items()})
+        self.overlap, self.decode_bytes = cost.overlap, cost.decode_bytes
         self._model = InferenceModel(model)
         # Of the whole encoder, TensorFlow then computes only what the LR image needs.
         self._downscale = tf.function(lambda hr: self._model.encode(hr)[0], autograph=False, reduce_retracing=True)
