@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
+import pathlib
+import textwrap
 import weakref
 from collections.abc import Callable
 
@@ -210,6 +212,17 @@ def test_squeeze_orders_channels_slowest_first():
 def test_haar_of_one_block():
     block = tf.constant([[1.0, 2.0], [3.0, 5.0]])[None, :, :, None]  # p, q; r, s
     np.testing.assert_allclose(fb.Haar().forward(block)[0, 0, 0], [11 / 4, -3 / 4, -5 / 4, 1 / 4])
+
+
+def test_the_example_of_the_documentation():
+    page = (pathlib.Path(__file__).parents[1] / "docs/flow.md").read_text(encoding="utf-8")
+    namespace = {}
+    exec(textwrap.dedent(page.split("```python\n")[1].split("```")[0]), namespace)
+    case = Case("float64", namespace["LeakyReLU"](0.3), (4, 2, 3))
+    x = case.x(())
+    log_det = case.bijector.forward_log_det_jacobian(x)
+    assert abs(log_det - np.linalg.slogdet(full_jacobian(case, x, {})).logabsdet) <= LOG_DET_FLOAT64
+    assert_close(case.bijector.inverse(copied(case.bijector.forward(x))), x, ROUND_TRIP["float64"])
 
 
 # TFP's interface.
