@@ -111,6 +111,17 @@ def check_equal(what: str, ours: np.ndarray, expected: np.ndarray, tolerance: fl
     return error
 
 
+def check_bytes(what: str, ours: np.ndarray, expected: np.ndarray) -> None:
+    """Checks that uint8 values are the expected ones, given in [0, 1], rounded; a hundredth of a level decides no tie.
+
+    Raises:
+      HCFlowError: one is not.
+    """
+    error = np.abs(ours - 255 * np.clip(expected.astype(np.float64), 0, 1)).max()
+    if ours.dtype != np.uint8 or ours.shape != expected.shape or not error <= 0.51:
+        raise HCFlowError(f"{FAILED}: {what} is off by {error:.2f} of 255 levels before rounding")
+
+
 def check_psnr(what: str, ours: np.ndarray, expected: np.ndarray, hr: np.ndarray, allowed: float) -> float:
     """Loss of Y-PSNR against hr, dB: that of the model's image minus that of ours, both [1, h, w, 3] and not yet clipped.
 

@@ -112,9 +112,9 @@ def quantize(content: bytes) -> bytes:
     except ImportError as error:
         raise HCFlowError("--precision int8 needs ai-edge-quantizer: pip install hcflow_tf[export]") from error
     quantizer = Quantizer(bytearray(content))
-    quantizer.add_weight_only_config(f".*/{NETWORK_SCOPE}/.*", TFLOperationName.CONV_2D, num_bits=8)
-    quantizer.add_dynamic_config(f".*/{CONDITION_SCOPE}/.*", TFLOperationName.CONV_2D, num_bits=8)
-    with contextlib.redirect_stdout(io.StringIO()):
+    quantizer.add_weight_only_config(f"/{NETWORK_SCOPE}(_[0-9]+)?/", TFLOperationName.CONV_2D, num_bits=8)
+    quantizer.add_dynamic_config(f"/{CONDITION_SCOPE}/", TFLOperationName.CONV_2D, num_bits=8)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         return bytes(quantizer.quantize(enable_progress_bar=False, enable_progress_report=False).quantized_model)
 
 
