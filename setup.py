@@ -29,6 +29,7 @@ setuptools.setup(
         "pillow>=11",
         "pyyaml>=6",
         "pydantic>=2.7",
+        "tifffile>=2024.1",
         # tf.summary writes through it.
         "tensorboard>=2.20",
         # Ships the quickstart photographs.

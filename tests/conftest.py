@@ -10,6 +10,14 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Two logical CPU devices, so that several replicas can be tested; TensorFlow allows it only before it starts."""
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+
+
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
     """The folder with reference values and photographs; tests that need it skip where it is absent."""

@@ -41,6 +41,8 @@ def train(config: Config, run_dir: pathlib.Path, *, resume: str = "auto", device
     """
     run = RunDirectory(run_dir, config, resume=resume)
     strategy = make_strategy(devices)
+    # Grappler's fusion of convolution and LeakyReLU fails on gradient graphs, with an error message and no effect.
+    tf.config.optimizer.set_experimental_options({"remapping": False})
     keras.utils.set_random_seed(config.training.seed)
     data = TrainingData(config, show_progress=True)
     print("\n".join(data.report.lines()))
@@ -69,7 +71,7 @@ def train(config: Config, run_dir: pathlib.Path, *, resume: str = "auto", device
     skipped_in_row = 0
     with _interruptible() as interrupted:
         for current in range(first, training.steps):
-            values, finite = training_step(*next(batches), current)
+            values, finite = training_step(*_next(batches), current)
             step.assign(current + 1)
             progress.add(values)
 
@@ -92,6 +94,14 @@ def train(config: Config, run_dir: pathlib.Path, *, resume: str = "auto", device
                 print(f"interrupted at step {done}; the same command goes on from here")
                 return 130
     return 0
+
+
+def _next(batches: Iterator) -> tuple[tf.Tensor, tf.Tensor]:
+    try:
+        return next(batches)
+    except tf.errors.OpError as error:  # an image that was readable at the scan no longer is
+        lines = [line for line in error.message.splitlines() if "Error: " in line] or [error.message]
+        raise HCFlowError(f"reading the training images failed: {lines[0]}; the last checkpoint is kept") from error
 
 
 def _load_start(model: HCFlow, config: Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import tensorflow as tf
@@ -25,10 +26,10 @@ def make_strategy(devices: str = "auto") -> tf.distribute.Strategy:
     if match[1] == "gpu" and len(gpus) < int(match[2] or 1):
         raise UsageError(f"--devices {devices}: this machine shows TensorFlow {len(gpus)} GPUs")
     if match[1] == "cpu" or not gpus:
-        return _over(_logical_cpus(int(match[2] or 1)))
+        return _over(*_logical_cpus(int(match[2] or 1)))
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
-    return _over([f"GPU:{index}" for index in range(int(match[2] or len(gpus)))])
+    return _over(*(f"GPU:{index}" for index in range(int(match[2] or len(gpus)))))
 
 
 def _logical_cpus(count: int) -> list[str]:
@@ -42,5 +43,7 @@ def _logical_cpus(count: int) -> list[str]:
     return [f"CPU:{index}" for index in range(count)]
 
 
-def _over(names: list[str]) -> tf.distribute.Strategy:
-    return tf.distribute.OneDeviceStrategy(names[0]) if len(names) == 1 else tf.distribute.MirroredStrategy(names)
+@functools.cache
+def _over(*names: str) -> tf.distribute.Strategy:
+    """One strategy for the same devices: two MirroredStrategies in a process would mix up their collective operations."""
+    return tf.distribute.OneDeviceStrategy(names[0]) if len(names) == 1 else tf.distribute.MirroredStrategy(list(names))

@@ -55,7 +55,7 @@ def _measure(model: HCFlow, hr: np.ndarray, lr: np.ndarray, levels: int) -> tupl
     best = _to_bytes(model.sample(source, temperature=0.0, seed=SEED))
     figures |= image_metrics(best, hr, model.scale)
     sample = _to_bytes(model.sample(source, temperature=SAMPLE_TEMPERATURE, seed=SEED))
-    shown = _to_bytes(source)[0 : hr.shape[0]].repeat(model.scale, axis=0).repeat(model.scale, axis=1)
+    shown = _to_bytes(source).repeat(model.scale, axis=0).repeat(model.scale, axis=1)
     return figures, [shown, best, sample, hr]
 
 

@@ -1,0 +1,339 @@
+"""Training: the steps of the recipes, replicas, resuming, interruption, failures, the run directory."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny import photograph
+
+from hcflow_tf import losses
+from hcflow_tf.config import parse_config
+from hcflow_tf.data.images import write_image
+from hcflow_tf.errors import HCFlowError, UsageError
+from hcflow_tf.model import HCFlow
+from hcflow_tf.store import load_model, save_model
+from hcflow_tf.training import loop
+from hcflow_tf.training.loop import train
+from hcflow_tf.training.step import TrainingStep, decay, update_terms
+from hcflow_tf.training.strategy import make_strategy
+
+BASE = """
+model: {scale: 2, main_steps: 1, conditional_steps: 1, main_width: 4, conditional_width: 4,
+        rrdb_blocks: [1, 1], rrdb_features: 4, rrdb_growth: 2}
+data: {crop_size: 16, cache: memory}
+optimizer: {learning_rate: 1e-2}
+training: {steps: 4, batch_size: 4, validate_every: 2, checkpoint_every: 2, log_every: 1}
+"""
+RESCALING = (
+    "model.task=rescaling",
+    "losses.nll=0",
+    "losses.pixel=1",
+    "losses.pixel_temperature=1",
+    "losses.lr=0.05",
+    "losses.latent=1e-5",
+    "losses.separate_updates=false",
+)
+
+
+def make_config(*overrides: str):
+    return parse_config(BASE, overrides)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for index in range(3):
+        write_image(folder / f"{index}.png", photograph(40, 48, seed=index))
+    return f"data.train.hr={folder}", f"data.validation.hr={folder}"
+
+
+def batch(count: int = 4, size: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    hr = np.stack([photograph(size, size, seed=index) for index in range(count)]).astype(np.float32) / 255
+    return hr, hr.reshape(count, size // 2, 2, size // 2, 2, 3).mean(axis=(2, 4))
+
+
+def make_step(config, devices: str = "cpu"):
+    """A model with fixed first weights, and its training step, over some devices."""
+    strategy = make_strategy(devices)
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        model = HCFlow(config.model)
+    rng = np.random.default_rng(0)
+    model.initialise_actnorm(batch()[0])
+    for variable in model.weights:
+        variable.assign(variable.numpy() + 0.05 * rng.standard_normal(variable.shape))
+    return model, TrainingStep(config, model, strategy)
+
+
+def distribute(strategy, array: np.ndarray):
+    local = len(array) // strategy.num_replicas_in_sync
+
+    def part(context):
+        first = local * context.replica_id_in_sync_group
+        return tf.constant(array[first : first + local])
+
+    return strategy.experimental_distribute_values_from_function(part)
+
+
+def run_steps(config, devices: str = "cpu", steps: int = 3, data=None):
+    model, step = make_step(config, devices)
+    hr, lr = data or batch()
+    values = [step(distribute(step.strategy, hr), distribute(step.strategy, lr), index) for index in range(steps)]
+    return values, np.concatenate([variable.numpy().ravel() for variable in model.weights]), step
+
+
+@pytest.mark.parametrize("overrides", [(), RESCALING], ids=["super_resolution", "rescaling"])
+def test_one_and_two_replicas_take_the_same_steps(overrides):
+    config = make_config(*overrides, "training.ema=0.9", "optimizer.clip_norm=0.5")
+    (one, weights_one, _), (two, weights_two, _) = (run_steps(config, devices) for devices in ("cpu", "cpu:2"))
+    for (values_one, _), (values_two, _) in zip(one, two, strict=True):
+        assert values_one == pytest.approx(values_two, rel=1e-5)
+    # Adam's first steps are sign-like: where a gradient is nearly 0, its rounding shows, at most learning_rate x steps.
+    assert np.abs(weights_one - weights_two).max() < 1e-4
+    assert np.abs(weights_one - weights_two).mean() < 1e-7
+
+
+@pytest.mark.parametrize("overrides", [(), RESCALING], ids=["super_resolution", "rescaling"])
+def test_loss_falls(overrides):
+    values, _, _ = run_steps(make_config(*overrides, "optimizer.learning_rate=3e-3"), steps=30)
+    name = "pixel" if overrides else "nll"
+    assert values[-1][0][name] < values[0][0][name] - (0.02 if overrides else 1.0)
+
+
+@pytest.mark.parametrize("option", ["training.xla=true", "training.recompute=true"])
+def test_options_that_change_only_cost(option):
+    plain, weights_plain, _ = run_steps(make_config(), steps=2)
+    other, weights_other, _ = run_steps(make_config(option), steps=2)
+    assert plain[0][0]["nll"] == pytest.approx(other[0][0]["nll"], rel=1e-5)
+    assert np.abs(weights_plain - weights_other).mean() < 1e-5
+
+
+def test_update_terms_follow_the_recipes():
+    start = "training.start_from=x"
+    plus = make_config(start, "losses.nll=2e-3", "losses.pixel=1").losses
+    plusplus = make_config(
+        start, "data.crop_size=160", "losses.pixel=1", "losses.perceptual=1", "losses.adversarial=1", "training.steps=2000"
+    ).losses
+    assert update_terms(make_config().losses) == [("nll",)]
+    assert update_terms(plus) == [("nll",), ("pixel",)]
+    assert update_terms(plusplus) == [("nll",), ("pixel",), ("perceptual", "adversarial")]
+    assert update_terms(make_config(*RESCALING).losses) == [("pixel", "lr", "latent")]
+
+
+def test_learning_rate_warms_up_and_halves():
+    optimizer = make_config("optimizer.halve_at=[10, 20]", "optimizer.warmup_steps=4", "training.steps=30").optimizer
+    assert [decay(optimizer, step) for step in (0, 1, 3, 9, 10, 19, 20, 29)] == [0.25, 0.5, 1, 1, 0.5, 0.5, 0.25, 0.25]
+
+
+def test_rounding_is_straight_through():
+    image = tf.constant([[[[-0.2, 0.5001, 1.3]]]])
+    with tf.GradientTape() as tape:
+        tape.watch(image)
+        rounded = losses.round_straight_through(image)
+    np.testing.assert_allclose(rounded, [[[[0, 128 / 255, 1]]]], atol=1e-7)
+    np.testing.assert_array_equal(tape.gradient(rounded, image), np.ones([1, 1, 1, 3]))
+
+
+def test_non_finite_step_changes_nothing():
+    config = make_config()
+    model, step = make_step(config)
+    before = [variable.numpy() for variable in (*model.weights, *step.optimizer.variables)]
+    hr, lr = batch()
+    _, finite = step(tf.constant(np.full_like(hr, np.nan)), tf.constant(lr), 0)
+    assert not finite
+    after = [variable.numpy() for variable in (*model.weights, *step.optimizer.variables)]
+    changed = [index for index, (a, b) in enumerate(zip(before, after, strict=True)) if not np.array_equal(a, b)]
+    assert not changed
+    _, finite = step(tf.constant(hr), tf.constant(lr), 1)
+    assert finite
+    assert any(not np.array_equal(a, b.numpy()) for a, b in zip(before, model.weights, strict=False))
+
+
+def test_weights_are_averaged():
+    _, current, step = run_steps(make_config("training.ema=0.5"), steps=3)
+    with step.averaged_weights():
+        averaged = np.concatenate([variable.numpy().ravel() for variable in step.model.weights])
+    restored = np.concatenate([variable.numpy().ravel() for variable in step.model.weights])
+    np.testing.assert_array_equal(current, restored)
+    assert 0 < np.abs(averaged - current).mean() < 0.02
+
+
+def test_perceptual_and_adversarial_losses(tmp_path):
+    file = tmp_path / "vgg19.weights.h5"
+    keras.utils.set_random_seed(1)
+    keras.applications.VGG19(include_top=False, weights=None).save_weights(file)
+    config = make_config(
+        *("training.start_from=x", "data.crop_size=160", "training.batch_size=1", "losses.nll=0", "losses.perceptual=1"),
+        *("losses.adversarial=1", f"losses.vgg_weights={file}", "optimizer.discriminator_warmup_steps=1"),
+    )
+    model, step = make_step(config)
+    hr, lr = (tf.constant(array) for array in batch(1, 160))
+    before = [variable.numpy() for variable in model.weights]
+    warmup, finite = step(hr, lr, 0)
+    assert finite
+    assert set(warmup) == {"discriminator"}
+    assert all(np.array_equal(a, b.numpy()) for a, b in zip(before, model.weights, strict=True))
+    values, finite = step(hr, lr, 1)
+    assert finite
+    assert set(values) == {"perceptual", "adversarial", "discriminator"}
+    assert values["perceptual"] > 0
+    assert any(not np.array_equal(a, b.numpy()) for a, b in zip(before, model.weights, strict=True))
+
+
+def test_vgg_weights_that_cannot_be_had(tmp_path, monkeypatch):
+    from hcflow_tf.networks.vgg import VGGFeatures
+
+    with pytest.raises(HCFlowError, match=r"losses.vgg_weights: no file at .*missing\.h5"):
+        VGGFeatures(str(tmp_path / "missing.h5"))
+    (tmp_path / "broken.h5").write_bytes(b"not hdf5")
+    with pytest.raises(HCFlowError, match=r"cannot load VGG19 weights from .*broken\.h5"):
+        VGGFeatures(str(tmp_path / "broken.h5"))
+    monkeypatch.setattr(keras.src.applications.vgg19, "WEIGHTS_PATH_NO_TOP", "http://127.0.0.1:9/vgg19.h5")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(keras.src.utils.file_utils.config, "keras_home", lambda: str(tmp_path))
+    with pytest.raises(HCFlowError, match=r"give a file in losses.vgg_weights instead"):
+        VGGFeatures()
+
+
+def read_log(run_dir):
+    return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
+
+
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path, photos, capsys):
+    config = make_config(*photos, "training.ema=0.9")
+    assert train(config, tmp_path / "whole", devices="cpu") == 0
+    assert train(make_config(*photos, "training.ema=0.9", "training.steps=2"), tmp_path / "parts", devices="cpu") == 0
+    assert train(config, tmp_path / "parts", devices="cpu") == 0
+    assert "from step 2 to 4" in capsys.readouterr().out
+    whole, parts = (load_model(tmp_path / name / "last") for name in ("whole", "parts"))
+    for ours, theirs in zip(whole.weights, parts.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+    log = read_log(tmp_path / "whole")
+    assert [row["step"] for row in log if row["kind"] == "train"] == [1, 2, 3, 4]
+    validation = [row for row in log if row["kind"] == "validation"]
+    assert [row["step"] for row in validation] == [2, 4]
+    assert {"psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y", "lr_psnr", "bits_per_dim"} <= set(validation[0])
+    assert load_model(tmp_path / "whole").count_params() == whole.count_params()
+    assert list((tmp_path / "whole/tensorboard").iterdir())
+    assert "tensorflow" in json.loads((tmp_path / "whole/versions.json").read_text())
+
+
+def test_interruption_saves_first_and_the_same_command_goes_on(tmp_path, photos, monkeypatch):
+    call = TrainingStep.__call__
+
+    def interrupted_call(self, hr, lr, step):
+        if step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return call(self, hr, lr, step)
+
+    monkeypatch.setattr(TrainingStep, "__call__", interrupted_call)
+    config = make_config(*photos, "training.checkpoint_every=100")
+    assert train(config, tmp_path / "run", devices="cpu") == 130
+    assert tf.train.latest_checkpoint(str(tmp_path / "run/checkpoints")).endswith("-3")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.undo()
+    assert train(config, tmp_path / "run", devices="cpu") == 0
+    assert [row["step"] for row in read_log(tmp_path / "run") if row["kind"] == "train"] == [1, 2, 3, 4]
+
+
+def test_persisting_non_finite_gradients_stop_the_run(tmp_path, photos, monkeypatch):
+    call = TrainingStep.__call__
+    monkeypatch.setattr(
+        TrainingStep, "__call__", lambda self, hr, lr, step: call(self, hr * (np.nan if step >= 2 else 1), lr, step)
+    )
+    config = make_config(*photos, "training.steps=20", "training.max_skipped_steps=3")
+    with pytest.raises(HCFlowError, match=r"step 5: the gradients were not finite 3 times in a row.*checkpoints/ckpt-2"):
+        train(config, tmp_path / "run", devices="cpu")
+    assert all(np.isfinite(weight.numpy()).all() for weight in load_model(tmp_path / "run").weights)
+
+
+def test_full_disk_keeps_the_last_checkpoint(tmp_path, photos, monkeypatch):
+    save = tf.train.CheckpointManager.save
+
+    def fail_later(self, checkpoint_number, **kwargs):
+        if checkpoint_number == 4:
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+        return save(self, checkpoint_number=checkpoint_number, **kwargs)
+
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", fail_later)
+    with pytest.raises(HCFlowError, match=r"cannot write to .*checkpoints: .*No space left on device"):
+        train(make_config(*photos), tmp_path / "run", devices="cpu")
+    assert tf.train.latest_checkpoint(str(tmp_path / "run/checkpoints")).endswith("-2")
+    assert load_model(tmp_path / "run/last").scale == 2
+
+
+def test_run_directory_is_not_reused_for_another_run(tmp_path, photos):
+    config = make_config(*photos, "training.steps=1")
+    train(config, tmp_path / "run", devices="cpu")
+    with pytest.raises(UsageError, match="already holds a run"):
+        train(config, tmp_path / "run", resume="never", devices="cpu")
+    with pytest.raises(UsageError, match=r"another config \(model.main_width, optimizer.learning_rate\)"):
+        train(
+            make_config(*photos, "training.steps=1", "model.main_width=8", "optimizer.learning_rate=1"),
+            tmp_path / "run",
+            devices="cpu",
+        )
+
+
+def test_fine_tuning_starts_from_another_model(tmp_path, photos, monkeypatch):
+    monkeypatch.setattr(loop, "_validate", lambda *args: None)
+    keras.utils.set_random_seed(5)
+    start = HCFlow(make_config().model)
+    save_model(start, tmp_path / "start")
+    tune = make_config(*photos, f"training.start_from={tmp_path / 'start'}", "training.steps=1", "optimizer.learning_rate=1e-9")
+    train(tune, tmp_path / "run", devices="cpu")
+    for ours, theirs in zip(load_model(tmp_path / "run").weights, start.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-7)
+    other = make_config(*photos, f"training.start_from={tmp_path / 'start'}", "model.main_width=8")
+    with pytest.raises(HCFlowError, match=r"training.start_from: .* is another kind of model \(model.main_width\)"):
+        train(other, tmp_path / "other", devices="cpu")
+
+
+def test_mixed_precision_keeps_the_flow_exact():
+    keras.utils.set_random_seed(0)
+    model = HCFlow(make_config().model, mixed_precision=True)
+    hr, _ = batch()
+    model.initialise_actnorm(hr)
+    lr, latents = model.encode(hr)
+    np.testing.assert_allclose(model.decode(lr, latents), hr, atol=2e-5)
+    assert {str(weight.dtype) for weight in model.weights} == {"float32"}
+
+
+def test_rescaling_starts_from_the_averaged_image():
+    keras.utils.set_random_seed(0)
+    model = HCFlow(make_config("model.task=rescaling", "losses.nll=0", "losses.pixel=1").model)
+    hr, averaged = batch()
+    model.initialise_actnorm(hr)
+    np.testing.assert_allclose(model.encode(hr)[0], averaged, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [("tpu", "expected auto"), ("cpu:0", "expected auto"), ("gpu", "0 GPUs"), ("cpu:9", "already started")],
+)
+def test_wrong_devices(devices, message):
+    if devices == "gpu" and tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UsageError, match=message):
+        make_strategy(devices)
+
+
+def test_image_lost_during_the_run_is_named(tmp_path, monkeypatch):
+    for index in range(2):
+        write_image(tmp_path / f"photos/{index}.png", photograph(40, 48, seed=index))
+    initialise = HCFlow.initialise_actnorm
+
+    def lose(self, hr):
+        initialise(self, hr)
+        for file in (tmp_path / "photos").iterdir():
+            file.unlink()
+
+    monkeypatch.setattr(HCFlow, "initialise_actnorm", lose)
+    with pytest.raises(HCFlowError, match=r"reading the training images failed: .*photos/[01]\.png"):
+        train(make_config(f"data.train.hr={tmp_path / 'photos'}", "data.cache=none"), tmp_path / "run", devices="cpu")
