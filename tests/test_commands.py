@@ -75,7 +75,7 @@ def test_evaluate_bicubic(folders, capsys):
     assert "[3/3] 2.png" in captured.err
 
 
-@pytest.mark.parametrize("dataset", ["Set5", "Set14"])
+@pytest.mark.parametrize("dataset", ["Set5", *(pytest.param(name, marks=pytest.mark.slow) for name in ("Set14", "BSD100"))])
 def test_evaluate_reproduces_the_papers_bicubic_row(dataset, shared, tmp_path):
     reference = json.loads((shared / "fixtures/bicubic_x4_metrics.json").read_text())[dataset]
     folder, output = shared / f"data/eval/{dataset}/x4", tmp_path / "report.json"

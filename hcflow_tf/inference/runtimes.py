@@ -6,7 +6,7 @@ import abc
 import importlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -130,26 +130,35 @@ class KerasRuntime(Runtime):
         self.latent_channels = model.flow.latent_channels
         cost = measure(model.config, {name: weight.shape for name, weight in model.named_weights().items()})
         self.overlap, self.decode_bytes = cost.overlap, cost.decode_bytes
-        self._model = InferenceModel(model)
-        # Of the whole encoder, TensorFlow then computes only what the LR image needs.
-        self._downscale = tf.function(lambda hr: self._model.encode(hr)[0], autograph=False, reduce_retracing=True)
+        inference = InferenceModel(model)
+        image, *latents = [tf.TensorSpec([None, None, None, channels]) for channels in (3, *self.latent_channels)]
+
+        # Signatures that leave the size open: one tracing, which takes seconds, serves all images and tiles.
+        def compiled(method: Callable, *inputs: tf.TensorSpec) -> Callable:
+            return tf.function(method, input_signature=inputs, autograph=False)
+
+        self._decode = compiled(lambda lr, *z: inference.decode(lr, z), image, *latents)
+        self._encode = compiled(inference.encode, image)
+        # Of the whole encoder, TensorFlow computes only what the LR image needs.
+        self._downscale = compiled(lambda hr: inference.encode(hr)[0], image)
+        self._log_prob = compiled(inference.log_prob, image, image)
 
     def decode(self, lr: np.ndarray, latents: Sequence[np.ndarray]) -> np.ndarray:
         """See `Runtime.decode`."""
-        return self._model.decode(lr, list(latents)).numpy()
+        return self._decode(lr, *latents).numpy()
 
     def encode(self, hr: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """See `Runtime.encode`."""
-        lr, latents = self._model.encode(hr)
+        lr, latents = self._encode(hr)
         return lr.numpy(), [latent.numpy() for latent in latents]
 
     def downscale(self, hr: np.ndarray) -> np.ndarray:
         """See `Runtime.downscale`."""
-        return self._downscale(np.asarray(hr, np.float32)).numpy()
+        return self._downscale(hr).numpy()
 
     def log_prob(self, hr: np.ndarray, lr: np.ndarray) -> np.ndarray:
         """See `Runtime.log_prob`."""
-        return self._model.log_prob(hr, lr).numpy()
+        return self._log_prob(hr, lr).numpy()
 
 
 _EXPORTED = {
