@@ -108,6 +108,14 @@ def test_latents_are_scaled_by_the_temperature():
     assert abs(drawn.std() - 1) < 0.01
 
 
+def test_levels_and_neighbouring_seeds_draw_different_latents():
+    one, two = (model_of("super_resolution").draw_latents((1, 4, 4, 3), 1.0, seed=seed) for seed in (1, 2))
+    drawn = [np.ravel(z)[:64] for z in (*one, *two)]
+    for first in range(4):
+        for second in range(first):
+            assert abs(np.corrcoef(drawn[first], drawn[second])[0, 1]) < 0.5
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_log_prob_is_that_of_the_distribution(task):
     model, hr = model_of(task), photographs()
