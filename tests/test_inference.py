@@ -11,6 +11,7 @@ from PIL import Image, ImageCms
 from tiny import photograph, tiny_model
 
 from hcflow_tf.data.images import ImageError, quantize, read_image, write_image
+from hcflow_tf.data.resize import imresize
 from hcflow_tf.errors import HCFlowError, UsageError
 from hcflow_tf.inference import memory, scaling
 from hcflow_tf.inference.complexity import measure
@@ -191,8 +192,6 @@ def _convolutions(function):
 
 
 def test_bicubic_runtime_is_matlabs():
-    from hcflow_tf import imresize
-
     lr = photograph(20, 30)
     np.testing.assert_array_equal(quantize(BicubicRuntime(4).decode(to_float(lr)[None])[0]), imresize(lr, 4))
     np.testing.assert_array_equal(quantize(BicubicRuntime(2).encode(to_float(lr)[None])[0][0]), imresize(lr, 0.5))
@@ -264,6 +263,20 @@ def test_receptive_field_is_a_bound_and_near(task):
     assert cost.decode_radius - 4 <= radius <= cost.decode_radius
 
 
+@pytest.mark.parametrize("task", ["super_resolution", "rescaling"])
+def test_receptive_field_of_downscaling_is_a_bound_and_near(task):
+    model = tiny_model(task, dtype="float64")
+    cost = measure(model.config, {name: weight.shape for name, weight in model.named_weights().items()})
+    block = cost.downscale_radius // 4 + 2  # the LR pixel; it covers HR pixels 4 block to 4 block + 3
+    hr = tf.constant(np.random.default_rng(0).random((1, 4, 4 * (2 * block + 1), 3)))
+    with tf.GradientTape() as tape:
+        tape.watch(hr)
+        pixel = tf.reduce_sum(model.flow.forward_and_log_det(hr)[0][0][0, :, block])
+    reached = np.nonzero(np.abs(tape.gradient(pixel, hr)[0]).max(axis=(0, 2)))[0]
+    radius = max(4 * block - reached.min(), reached.max() - (4 * block + 3))
+    assert cost.downscale_radius / 2 < radius <= cost.downscale_radius
+
+
 # Pictures.
 
 
@@ -318,11 +331,11 @@ def test_alpha_profile_and_orientation(tmp_path):
     write_image(tmp_path / "in.png", rgb, alpha=alpha, icc_profile=profile)
     upscale_file(Scaler(BicubicRuntime(4)), tmp_path / "in.png", [tmp_path / "out.png"])
     out = read_image(tmp_path / "out.png")
-    from hcflow_tf import imresize
-
     np.testing.assert_array_equal(out.alpha, imresize(alpha, 4))
     np.testing.assert_array_equal(out.rgb, imresize(rgb, 4))
     assert out.icc_profile == profile
+    upscale_file(Scaler(BicubicRuntime(4)), tmp_path / "in.png", [tmp_path / "deep.png"], bits=16)
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png").alpha, imresize(alpha, 4).astype(np.uint16) * 257)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(rgb).save(tmp_path / "turned.webp", lossless=True, exif=exif)
