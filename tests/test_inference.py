@@ -274,7 +274,8 @@ def test_receptive_field_of_downscaling_is_a_bound_and_near(task):
         pixel = tf.reduce_sum(model.flow.forward_and_log_det(hr)[0][0][0, :, block])
     reached = np.nonzero(np.abs(tape.gradient(pixel, hr)[0]).max(axis=(0, 2)))[0]
     radius = max(4 * block - reached.min(), reached.max() - (4 * block + 3))
-    assert cost.downscale_radius / 2 < radius <= cost.downscale_radius
+    # The last coupling of a level does not change the channels that go on: 1 of the 2 steps counts for super-resolution.
+    assert cost.downscale_radius / 2 <= radius <= cost.downscale_radius
 
 
 # Pictures.
