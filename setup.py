@@ -36,7 +36,14 @@ setuptools.setup(
         "scikit-image>=0.25",
     ],
     extras_require={
-        "export": ["tf2onnx>=1.17", "onnx>=1.20", "onnxruntime>=1.23", "ai-edge-litert>=2.1"],
+        "export": [
+            "tf2onnx>=1.17",
+            "onnx>=1.20",
+            "onnxruntime>=1.23",
+            "ai-edge-litert>=2.1",
+            "ai-edge-quantizer>=0.10",
+            "tensorflow-serving-api>=2.20",
+        ],
         "convert": ["torch>=2.4"],
         "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "pre-commit>=4"],
     },
