@@ -142,11 +142,11 @@ def test_rounding_is_straight_through():
 def test_non_finite_step_changes_nothing():
     config = make_config()
     model, step = make_step(config)
-    before = [variable.numpy() for variable in (*model.weights, *step.optimizer.variables)]
+    before = [variable.numpy() for variable in (*model.weights, *step.optimizer.adam.variables)]
     hr, lr = batch()
     _, finite = step(tf.constant(np.full_like(hr, np.nan)), tf.constant(lr), 0)
     assert not finite
-    after = [variable.numpy() for variable in (*model.weights, *step.optimizer.variables)]
+    after = [variable.numpy() for variable in (*model.weights, *step.optimizer.adam.variables)]
     changed = [index for index, (a, b) in enumerate(zip(before, after, strict=True)) if not np.array_equal(a, b)]
     assert not changed
     _, finite = step(tf.constant(hr), tf.constant(lr), 1)
@@ -156,7 +156,7 @@ def test_non_finite_step_changes_nothing():
 
 def test_weights_are_averaged():
     _, current, step = run_steps(make_config("training.ema=0.5"), steps=3)
-    with step.averaged_weights():
+    with step.optimizer.averaged_weights():
         averaged = np.concatenate([variable.numpy().ravel() for variable in step.model.weights])
     restored = np.concatenate([variable.numpy().ravel() for variable in step.model.weights])
     np.testing.assert_array_equal(current, restored)

@@ -58,10 +58,11 @@ def train(config: Config, run_dir: pathlib.Path, *, resume: str = "auto", device
     training_step = TrainingStep(config, model, strategy)
     manager = run.checkpoints(_checkpoint(training_step, step, best))
     if run.resuming:
-        _restore(manager)
+        _restore(manager, training_step)
     elif not training.start_from:
         first_batch, _ = next(iter(data.dataset(0, training.batch_size).take(1)))
         model.initialise_actnorm(first_batch)
+        training_step.optimizer.read_weights()
 
     first = int(step)
     replicas = strategy.num_replicas_in_sync
@@ -115,27 +116,24 @@ def _load_start(model: HCFlow, config: Config) -> None:
 
 def _checkpoint(training_step: TrainingStep, step: tf.Variable, best: tf.Variable) -> tf.train.Checkpoint:
     """All that a resumed run needs; the data need only the step."""
-    parts = {"model": training_step.model, "optimizer": training_step.optimizer, "step": step, "best": best}
-    if training_step.discriminator is not None:
-        parts |= {
-            "discriminator": training_step.discriminator,
-            "discriminator_optimizer": training_step.discriminator_optimizer,
-        }
-    return tf.train.Checkpoint(**parts)
+    states = {name: tf.train.Checkpoint(**optimizer.state) for name, optimizer in training_step.optimizers.items()}
+    return tf.train.Checkpoint(step=step, best=best, **states)
 
 
-def _restore(manager: tf.train.CheckpointManager) -> None:
+def _restore(manager: tf.train.CheckpointManager, training_step: TrainingStep) -> None:
     try:
-        manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
+        manager.checkpoint.restore(manager.latest_checkpoint).assert_consumed()
     except (tf.errors.OpError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise HCFlowError(f"cannot resume from {manager.latest_checkpoint}: {reason}; start with a new --run-dir") from error
+    for optimizer in training_step.optimizers.values():
+        optimizer.write_weights()
 
 
 def _validate(
     run: RunDirectory, config: Config, training_step: TrainingStep, pairs: list[Pair], done: int, best: tf.Variable
 ) -> None:
-    with training_step.averaged_weights():
+    with training_step.optimizer.averaged_weights():
         figures, pictures = validate(training_step.model, pairs, config.losses.quantization_levels)
         score = figures["psnr_y" if config.model.task == "rescaling" else "psnr_rgb"]
         if score > float(best):
@@ -151,7 +149,7 @@ def _save(run: RunDirectory, manager: tf.train.CheckpointManager, config: Config
         manager.save(checkpoint_number=done)
     except (tf.errors.OpError, OSError) as error:
         raise as_disk_error(error, run.path / "checkpoints") from error
-    with training_step.averaged_weights():
+    with training_step.optimizer.averaged_weights():
         run.save_last(training_step.model, config)
 
 

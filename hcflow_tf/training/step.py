@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-import keras
 import tensorflow as tf
 
 from hcflow_tf import losses
@@ -15,6 +13,7 @@ from hcflow_tf.metrics.bits_per_dim import released_nll
 from hcflow_tf.model import HCFlow
 from hcflow_tf.networks.discriminator import discriminator
 from hcflow_tf.networks.vgg import VGGFeatures
+from hcflow_tf.training.flat_adam import FlatAdam
 
 Losses = dict[str, tf.Tensor]
 
@@ -45,26 +44,29 @@ class TrainingStep:
     def __init__(self, config: Config, model: HCFlow, strategy: tf.distribute.Strategy):
         """Creates optimisers (and, where the recipe has them, discriminator and VGG) inside the strategy's scope."""
         self.config, self.model, self.strategy = config, model, strategy
-        optimizer = config.optimizer
+        rates = config.optimizer
         self.features = self.discriminator = self.discriminator_optimizer = None
         with strategy.scope():
-            self.optimizer = _adam(optimizer, optimizer.learning_rate, model.trainable_variables, config.training.ema)
+            self.optimizer = FlatAdam(model, rates, learning_rate=rates.learning_rate, strategy=strategy, ema=config.training.ema)
             if config.losses.perceptual:
                 self.features = VGGFeatures(config.losses.vgg_weights)
             if config.losses.adversarial:
                 self.discriminator = discriminator()
-                self.discriminator_optimizer = _adam(
-                    optimizer, optimizer.discriminator_learning_rate, self.discriminator.trainable_variables
+                self.discriminator_optimizer = FlatAdam(
+                    self.discriminator, rates, learning_rate=rates.discriminator_learning_rate, strategy=strategy
                 )
-        self._apply: dict[keras.optimizers.Optimizer, Callable] = {}
-        self._updates = [
-            self._compile(terms, self._generator_losses, model, self.optimizer) for terms in update_terms(config.losses)
-        ]
+        self._updates = [self._compile(terms, self._generator_losses, self.optimizer) for terms in update_terms(config.losses)]
         self._discriminator_update = None
         if self.discriminator is not None:
             self._discriminator_update = self._compile(
-                ("discriminator",), self._discriminator_losses, self.discriminator, self.discriminator_optimizer
+                ("discriminator",), self._discriminator_losses, self.discriminator_optimizer
             )
+
+    @property
+    def optimizers(self) -> dict[str, FlatAdam]:
+        """The optimisers by the name of what they train."""
+        both = {"model": self.optimizer, "discriminator": self.discriminator_optimizer}
+        return {name: optimizer for name, optimizer in both.items() if optimizer is not None}
 
     def __call__(self, hr: tf.Tensor, lr: tf.Tensor, step: int) -> tuple[dict[str, float], bool]:
         """Runs iteration `step` on a global batch.
@@ -72,89 +74,52 @@ class TrainingStep:
         Returns:
           The losses, unweighted means over the batch, and whether all gradients were finite.
         """
-        rates = self.config.optimizer
-        self.optimizer.learning_rate = rates.learning_rate * decay(rates, step)
-        updates = list(self._updates)
+        rates, factor = self.config.optimizer, decay(self.config.optimizer, step)
+        updates = [(update, rates.learning_rate) for update in self._updates]
         if self._discriminator_update is not None:
-            self.discriminator_optimizer.learning_rate = rates.discriminator_learning_rate * decay(rates, step)
             if step < rates.discriminator_warmup_steps:
                 updates = []
-            updates.append(self._discriminator_update)
+            updates.append((self._discriminator_update, rates.discriminator_learning_rate))
         values, all_finite = {}, True
-        for index, update in enumerate(updates):
-            update_values, finite = update(hr, lr, tf.constant([self.config.training.seed, step * 4 + index], tf.int64))
+        for index, (update, rate) in enumerate(updates):
+            seed = tf.constant([self.config.training.seed, step * 4 + index], tf.int64)
+            update_values, finite = update(hr, lr, seed, rate * factor)
             values.update({name: float(value) for name, value in update_values.items()})
             all_finite = all_finite and finite
         return values, all_finite
 
-    @contextlib.contextmanager
-    def averaged_weights(self) -> Iterator[None]:
-        """Within the block the model holds the moving average of its weights, where the config asks for one."""
-        if not self.config.training.ema:
-            yield
-            return
-        variables = self.model.trainable_variables
-        current = [variable.numpy() for variable in variables]
-        self.optimizer.finalize_variable_values(variables)
-        try:
-            yield
-        finally:
-            for variable, value in zip(variables, current, strict=True):
-                variable.assign(value)
-
     def _compile(
-        self,
-        terms: tuple[str, ...],
-        compute_losses: Callable[..., Losses],
-        network: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
+        self, terms: tuple[str, ...], compute_losses: Callable[..., Losses], optimizer: FlatAdam
     ) -> Callable[..., tuple[Losses, bool]]:
-        """The optimiser step for some losses: (hr, lr, seed) -> (losses, finite)."""
-        replicas = self.strategy.num_replicas_in_sync
+        """The optimiser step for some losses: (hr, lr, seed, learning rate) -> (losses, finite)."""
         global_batch = self.config.training.batch_size
-        variables = network.trainable_variables
 
         @tf.function(jit_compile=self.config.training.xla, autograph=False)
-        def gradients(hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> tuple[list[tf.Tensor], Losses]:
+        def gradient(hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> tuple[tf.Tensor, Losses]:
             with tf.GradientTape() as tape:
                 per_image = compute_losses(terms, hr, lr, noise)
                 means = {name: tf.reduce_sum(value) / global_batch for name, value in per_image.items()}
                 total = tf.add_n([self._weight(name) * value for name, value in means.items()])
-            return tape.gradient(total, [v.value for v in variables], unconnected_gradients="zero"), means
+            return optimizer.gradient(tape, total), means
 
-        def on_replica(hr: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> tuple[list[tf.Tensor], Losses, tf.Tensor]:
+        def on_replica(hr: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, Losses, tf.Tensor]:
             context = tf.distribute.get_replica_context()
-            grads, values = gradients(hr, lr, self._draw_noise(terms, hr, seed, context))
-            grads, values = context.all_reduce(tf.distribute.ReduceOp.SUM, (grads, values))
-            grads, finite = _clip(grads, self.config.optimizer)
-            # Keras sums over the replicas once more when it applies them.
-            return [gradient / replicas for gradient in grads] if replicas > 1 else grads, values, finite
+            local = gradient(hr, lr, self._draw_noise(terms, hr, seed, context))
+            summed, values = context.all_reduce(tf.distribute.ReduceOp.SUM, local)
+            return optimizer.clip(summed), values, tf.reduce_all(tf.math.is_finite(summed))
 
         @tf.function(autograph=False)
-        def all_gradients(hr: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> tuple[list[tf.Tensor], Losses, tf.Tensor]:
-            grads, values, finite = self.strategy.run(on_replica, (hr, lr, seed))
-            return grads, *tf.nest.map_structure(self._first_replica, (values, finite))
+        def total_gradient(hr: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, Losses, tf.Tensor]:
+            summed, values, finite = self.strategy.run(on_replica, (hr, lr, seed))
+            return summed, *tf.nest.map_structure(self._first_replica, (values, finite))
 
-        apply = self._compile_apply(optimizer, variables)
-
-        def update(hr: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> tuple[Losses, bool]:
-            grads, values, finite = all_gradients(hr, lr, seed)
+        def update(hr: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor, rate: float) -> tuple[Losses, bool]:
+            summed, values, finite = total_gradient(hr, lr, seed)
             if finite:
-                apply(grads)
+                optimizer.apply(summed, rate)
             return values, bool(finite)
 
         return update
-
-    def _compile_apply(self, optimizer: keras.optimizers.Optimizer, variables: list) -> Callable[[list[tf.Tensor]], None]:
-        """Applies gradients; one graph for all updates of an optimiser, because tracing Adam takes long."""
-        if optimizer not in self._apply:
-
-            @tf.function(autograph=False)
-            def apply(grads: list[tf.Tensor]) -> None:
-                self.strategy.run(lambda grads: optimizer.apply(grads, variables), (grads,))
-
-            self._apply[optimizer] = apply
-        return self._apply[optimizer]
 
     def _first_replica(self, value: tf.Tensor) -> tf.Tensor:
         """A value that is the same on all replicas."""
@@ -220,19 +185,3 @@ class TrainingStep:
 
     def _decode(self, lr: tf.Tensor, noise: dict, temperature: float) -> tf.Tensor:
         return self.model.flow.inverse_and_log_det([lr, *(temperature * z for z in noise["normal"])])[0]
-
-
-def _adam(config: OptimizerConfig, rate: float, variables: list[keras.Variable], ema: float = 0.0) -> keras.optimizers.Optimizer:
-    optimizer = keras.optimizers.Adam(rate, config.beta_1, config.beta_2, epsilon=1e-8, use_ema=ema > 0, ema_momentum=ema or 0.99)
-    optimizer.build(variables)
-    return optimizer
-
-
-def _clip(gradients: list[tf.Tensor], config: OptimizerConfig) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Clips by value, then by global norm, as the released recipes; says whether all were finite before."""
-    finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
-    if config.clip_value:
-        gradients = [tf.clip_by_value(gradient, -config.clip_value, config.clip_value) for gradient in gradients]
-    if config.clip_norm:
-        gradients, _ = tf.clip_by_global_norm(gradients, config.clip_norm)
-    return gradients, finite

@@ -1,0 +1,107 @@
+"""Adam over all weights of a network as one vector."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hcflow_tf.config import OptimizerConfig
+
+
+class FlatAdam:
+    """Keras's Adam on one vector that holds all trainable weights of a network.
+
+    HCFlow has more than a thousand weights, most of them tiny. One vector needs a dozen operations per step where a
+    variable each needs a dozen thousand, one all-reduce, and one clipping; the graph is built in seconds.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        config: OptimizerConfig,
+        *,
+        learning_rate: float,
+        strategy: tf.distribute.Strategy,
+        ema: float = 0.0,
+    ):
+        """Creates the vector and the optimiser's state; call it inside the strategy's scope.
+
+        Args:
+          network: whose weights to train.
+          config: momenta and clipping.
+          learning_rate: of the first step; assign `learning_rate` to change it.
+          strategy: where the network lives.
+          ema: decay of the moving average of the weights; 0 for none.
+        """
+        self._variables, self._strategy, self._config, self._ema = network.trainable_variables, strategy, config, ema
+        self._sizes = [int(np.prod(variable.shape)) for variable in self._variables]
+        self._vector = keras.Variable(np.zeros(sum(self._sizes), np.float32), name="all_weights")
+        self.adam = keras.optimizers.Adam(
+            learning_rate, config.beta_1, config.beta_2, epsilon=1e-8, use_ema=ema > 0, ema_momentum=ema or 0.99
+        )
+        self.adam.build([self._vector])
+        self._compiled_apply = tf.function(self._apply, autograph=False)
+        self._compiled_write = tf.function(self._write, autograph=False)
+        self.read_weights()
+
+    @property
+    def state(self) -> dict[str, object]:
+        """What a checkpoint keeps: the weights and the optimiser's own variables."""
+        return {"weights": self._vector.value, "optimizer": self.adam}
+
+    def read_weights(self) -> None:
+        """Takes the network's present weights; call it after they were set from outside."""
+        self._vector.assign(np.concatenate([variable.numpy().ravel() for variable in self._variables]))
+
+    def write_weights(self) -> None:
+        """Sets the network's weights; call it after `state` was restored."""
+        self._compiled_write()
+
+    def gradient(self, tape: tf.GradientTape, loss: tf.Tensor) -> tf.Tensor:
+        """The gradient of a loss with respect to all weights, as a vector."""
+        parts = tape.gradient(loss, [variable.value for variable in self._variables], unconnected_gradients="zero")
+        return tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0)
+
+    def clip(self, gradient: tf.Tensor) -> tf.Tensor:
+        """Clips by value, then by norm, as the released recipes."""
+        if self._config.clip_value:
+            gradient = tf.clip_by_value(gradient, -self._config.clip_value, self._config.clip_value)
+        return tf.clip_by_norm(gradient, self._config.clip_norm) if self._config.clip_norm else gradient
+
+    def apply(self, gradient: tf.Tensor, learning_rate: float) -> None:
+        """Takes a step; `gradient` is the same on all replicas, as `Strategy.run` returned it."""
+        self.adam.learning_rate = learning_rate
+        self._compiled_apply(gradient)
+
+    @contextlib.contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """Within the block the network holds the moving average of its weights, where there is one."""
+        if not self._ema:
+            yield
+            return
+        current = self._vector.numpy()
+        self.adam.finalize_variable_values([self._vector])
+        self.write_weights()
+        try:
+            yield
+        finally:
+            self._vector.assign(current)
+            self.write_weights()
+
+    def _apply(self, gradient: tf.Tensor) -> None:
+        # Keras sums the gradients over the replicas once more.
+        replicas = self._strategy.num_replicas_in_sync
+        self._strategy.run(lambda value: self.adam.apply([value / replicas], [self._vector]), (gradient,))
+        self._write()
+
+    def _write(self) -> None:
+        """Sets the network's weights from the vector, on every replica."""
+        parts: Sequence = self._strategy.run(lambda: tf.split(tf.convert_to_tensor(self._vector), self._sizes))
+        for variable, part in zip(self._variables, parts, strict=True):
+            self._strategy.extended.update(
+                variable.value, lambda target, value: target.assign(tf.reshape(value, target.shape)), args=(part,)
+            )
