@@ -1,0 +1,157 @@
+"""Decoding speed, memory, size and quality of runtimes and precisions, each beside the Keras model in the same run.
+
+    python benchmarks/decode.py --model DIR [FILE ...] [--lr-size 64x64] [--rounds 5]
+
+FILE are exports of the model: SavedModel directories, .tflite, .onnx. Every contestant lives in its own process (so that
+its peak memory is its own) and decodes the same photograph, one after the other, round by round (so that what slows the
+machine slows all of them). Ratios are medians of the rounds' ratios to the Keras model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import pathlib
+import resource
+import statistics
+import sys
+import time
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # so that a checkout works without being installed
+
+from hcflow_tf.metrics.table import format_table
+
+KERAS, FOLDED = "keras model", "folded"
+
+
+def main() -> None:
+    """Runs the benchmark and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="model directory or name")
+    parser.add_argument("file", nargs="*", help="exports of it")
+    parser.add_argument("--lr-size", default="64x64", metavar="HxW", help="LR pixels (default 64x64)")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    size = tuple(int(side) for side in args.lr_size.split("x"))
+    names = [KERAS, FOLDED, *args.file]
+    context = multiprocessing.get_context("spawn")
+    pipes = []
+    for name in names:
+        here, there = context.Pipe()
+        context.Process(target=_work, args=(there, args.model, name, size), daemon=True).start()
+        pipes.append(here)
+        here.recv()  # loaded and warmed up, before the next one starts
+    times = [[_ask(pipe, "decode") for pipe in pipes] for _ in range(args.rounds)]
+    rows = [_ask(pipe, "facts") for pipe in pipes]
+    print(_table(names, np.array(times), rows, size))
+
+
+def _ask(pipe: Connection, what: str) -> float | dict[str, float]:
+    pipe.send(what)
+    return pipe.recv()
+
+
+def _work(pipe: Connection, model: str, name: str, size: tuple[int, int]) -> None:
+    """Answers "decode" with the seconds of one decoding, "facts" with peak memory, file size and Y-PSNR."""
+    runtime = _KerasModel(model) if name == KERAS else _open(model if name == FOLDED else name)
+    hr, lr = _photograph(runtime.scale, size)
+    levels = len(runtime.latent_channels)
+    shapes = [(1, size[0] << (levels - i), size[1] << (levels - i), c) for i, c in enumerate(runtime.latent_channels, 1)]
+    latents = [np.zeros(shape, np.float32) for shape in shapes]
+    image = runtime.decode(lr, latents)
+    pipe.send("ready")
+    while True:
+        if pipe.recv() == "decode":
+            start = time.perf_counter()
+            runtime.decode(lr, latents)
+            pipe.send(time.perf_counter() - start)
+        else:
+            path = pathlib.Path(model if name in (KERAS, FOLDED) else name)
+            pipe.send({"memory": _peak_memory(), "size": _size(path), "psnr": _y_psnr(image, hr)})
+
+
+class _KerasModel:
+    """`HCFlow.decode`, without folding."""
+
+    def __init__(self, model: str):
+        from hcflow_tf import load_model
+
+        self._model = load_model(model)
+        self.scale, self.latent_channels = self._model.scale, self._model.flow.latent_channels
+
+    def decode(self, lr: np.ndarray, latents: list[np.ndarray]) -> np.ndarray:
+        return self._model.decode(lr, latents).numpy()
+
+
+def _open(model: str) -> object:
+    from hcflow_tf.inference.runtimes import open_runtime
+
+    return open_runtime(model)
+
+
+def _photograph(scale: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    from hcflow_tf.data.images import read_image
+    from hcflow_tf.data.resize import imresize
+    from hcflow_tf.data.samples import held_out_photographs
+
+    image = read_image(held_out_photographs()[0]).rgb_uint8
+    height, width = size[0] * scale, size[1] * scale
+    image = np.tile(image, (-(-height // image.shape[0]), -(-width // image.shape[1]), 1))[:height, :width]
+    return image[None] / np.float32(255), imresize(image, 1 / scale)[None] / np.float32(255)
+
+
+def _y_psnr(image: np.ndarray, hr: np.ndarray) -> float:
+    from hcflow_tf.data.images import quantize
+    from hcflow_tf.metrics.luma import rgb_to_y
+    from hcflow_tf.metrics.psnr import psnr
+
+    return psnr(rgb_to_y(quantize(image[0])), rgb_to_y(quantize(hr[0])))
+
+
+def _peak_memory() -> float:
+    """MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _size(path: pathlib.Path) -> float:
+    """MiB of a file or of all files of a directory."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file()) / 2**20
+
+
+def _table(names: list[str], times: np.ndarray, rows: list[dict[str, float]], size: tuple[int, int]) -> str:
+    megapixels = size[0] * size[1] / 1e6
+    header = [
+        "runtime",
+        "ms per LR megapixel (range)",
+        "ratio",
+        "peak MiB",
+        "ratio",
+        "file MiB",
+        "ratio",
+        "Y-PSNR difference, dB",
+    ]
+    cells = []
+    for column, (name, facts) in enumerate(zip(names, rows, strict=True)):
+        speeds = 1e3 * times[:, column] / megapixels
+        cells.append(
+            [
+                pathlib.Path(name).name,
+                f"{np.median(speeds):,.0f} ({speeds.min():,.0f} to {speeds.max():,.0f})",
+                f"{statistics.median(times[:, column] / times[:, 0]):.2f}",
+                f"{facts['memory']:,.0f}",
+                f"{facts['memory'] / rows[0]['memory']:.2f}",
+                f"{facts['size']:.1f}",
+                f"{facts['size'] / rows[0]['size']:.2f}",
+                f"{facts['psnr'] - rows[0]['psnr']:+.4f}",
+            ]
+        )
+    title = f"{size[0]} x {size[1]} LR pixels, temperature 0, {len(times)} rounds; ratios to the Keras model of this run"
+    return f"{title}\n{format_table(header, cells)}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""SavedModel: every signature in a clean process, warm-up requests, refusals, and a real server where there is one."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import io
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+from exports import EXPORT, export
+from PIL import Image
+from tiny import photograph, tiny_model
+
+from hcflow_tf.data.images import quantize
+from hcflow_tf.errors import HCFlowError
+from hcflow_tf.inference.runtimes import open_runtime
+from hcflow_tf.store import save_model
+
+MAX_PIXELS = 32 * 32
+
+CLEAN_PROCESS = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+sys.modules["hcflow_tf"] = None  # importing it fails
+loaded = tf.saved_model.load(sys.argv[1])
+data = dict(np.load(sys.argv[2]))
+results = {}
+for signature in loaded.signatures:
+    inputs = {name.split("/")[1]: tf.constant(value) for name, value in data.items() if name.startswith(signature + "/")}
+    outputs = loaded.signatures[signature](**inputs)
+    results |= {f"{signature}/{name}": value.numpy() for name, value in outputs.items()}
+np.savez(sys.argv[3], **results)
+"""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A tiny rescaling model and the directory it was exported to."""
+    model, root = tiny_model("rescaling", scale=4), tmp_path_factory.mktemp("served")
+    save_model(model, root / "model")
+    assert export("saved_model", "--model", root / "model", "--output", root / "tiny", "--max-pixels", MAX_PIXELS) == 0
+    return model, root / "tiny"
+
+
+def png(image: np.ndarray, kind: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def test_every_signature_in_a_process_without_hcflow_tf(served, tmp_path):
+    model, directory = served
+    rng = np.random.default_rng(0)
+    lr, hr = rng.integers(0, 256, (2, 6, 5, 3), np.uint8), rng.integers(0, 256, (2, 24, 20, 3), np.uint8)
+    temperatures, seeds = np.array([0.4, 0.9], np.float32), np.array([3, 8])
+    float_lr, float_hr = lr / np.float32(255), hr / np.float32(255)
+    latents = [z.numpy() for z in model.draw_latents(lr.shape, 0.8, seed=2)]
+    named = {f"latents_{level}": z for level, z in enumerate(latents, start=1)}
+    inputs = {
+        "serving_default": {"image": lr},
+        "upscale": {"image": lr},
+        "sample": {"image": lr, "temperature": temperatures, "seed": seeds},
+        "upscale_bytes": {"image_bytes": np.array([png(lr[0]), png(lr[1][:4])])},
+        "downscale": {"image": hr[:, :22]},
+        "downscale_bytes": {"image_bytes": np.array([png(hr[0])])},
+        "encode": {"hr": float_hr},
+        "decode": {"lr": float_lr, **named},
+        "log_prob": {"hr": float_hr, "lr": float_lr},
+    }
+    np.savez(tmp_path / "in.npz", **{f"{s}/{name}": value for s, values in inputs.items() for name, value in values.items()})
+    command = [sys.executable, "-c", CLEAN_PROCESS, directory / "1", tmp_path / "in.npz", tmp_path / "out.npz"]
+    subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
+    out = dict(np.load(tmp_path / "out.npz"))
+
+    def decode(images, parts):
+        return model.flow.inverse_and_log_det([images, *parts])[0].numpy()
+
+    zeros = [np.zeros_like(z) for z in latents]
+    upscaled = quantize(decode(float_lr, zeros))
+    np.testing.assert_array_equal(out["serving_default/image"], upscaled)
+    np.testing.assert_array_equal(out["upscale/image"], upscaled)
+    for index in range(2):
+        # Each image of the batch is what the model makes of it alone.
+        drawn = model.draw_latents([1, 6, 5, 3], temperatures[index], int(seeds[index]))
+        np.testing.assert_array_equal(out["sample/image"][index], quantize(decode(float_lr[index : index + 1], drawn)[0]))
+    np.testing.assert_array_equal(pixels(out["upscale_bytes/image_bytes"][0]), upscaled[0])
+    assert pixels(out["upscale_bytes/image_bytes"][1]).shape == (16, 20, 3)
+    padded = np.pad(float_hr[:, :22], ((0, 0), (0, 2), (0, 0), (0, 0)), "symmetric")
+    downscaled = quantize(model.flow.forward_and_log_det(padded)[0][0])
+    np.testing.assert_array_equal(out["downscale/image"], downscaled)
+    parts, log_det = model.flow.forward_and_log_det(float_hr)
+    np.testing.assert_array_equal(pixels(out["downscale_bytes/image_bytes"][0]), quantize(parts[0])[0])
+    from hcflow_tf.model import LR_LOG_STD, gaussian_log_prob, latent_log_prob
+
+    log_prob = gaussian_log_prob(parts[0], float_lr, LR_LOG_STD) + latent_log_prob(parts[1:]) + log_det
+    floats = {"decode/hr": decode(float_lr, latents), "log_prob/log_prob": log_prob}
+    floats |= dict(zip(("encode/lr", "encode/latents_1", "encode/latents_2"), parts, strict=True))
+    for name, expected in floats.items():
+        assert np.abs(out[name] - expected).max() <= 1e-5 * np.abs(expected).max(), name
+
+
+def test_warmup_requests_replay(served):
+    """Every record parses, names a signature once, and runs."""
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    _, directory = served
+    loaded = tf.saved_model.load(str(directory / "1"))
+    names = []
+    for record in tf.data.TFRecordDataset(str(directory / "1/assets.extra/tf_serving_warmup_requests")):
+        request = prediction_log_pb2.PredictionLog.FromString(record.numpy()).predict_log.request
+        assert request.model_spec.name == "tiny"
+        names.append(request.model_spec.signature_name)
+        loaded.signatures[names[-1]](**{key: tf.constant(tf.make_ndarray(value)) for key, value in request.inputs.items()})
+    assert sorted(names) == sorted(loaded.signatures)
+
+
+def test_refuses_what_is_too_large_or_no_image(served):
+    _, directory = served
+    runtime = open_runtime(directory)
+    with pytest.raises(HCFlowError, match="must have 1 to 1024 pixels"):
+        runtime.call("upscale", image=np.zeros((1, 33, 32, 3), np.uint8))
+    with pytest.raises(HCFlowError, match="must have 1 to 16384 pixels"):
+        runtime.call("downscale_bytes", image_bytes=np.array([png(np.zeros((128, 129, 3), np.uint8), "JPEG")]))
+    huge = bytearray(png(np.zeros((8, 8, 3), np.uint8)))
+    huge[16:24] = (60000).to_bytes(4, "big") * 2
+    with pytest.raises(HCFlowError, match="must have 1 to 1024 pixels"):
+        runtime.call("upscale_bytes", image_bytes=np.array([bytes(huge)]))
+    for data in (b"not an image", b"", png(np.zeros((8, 8, 3), np.uint8))[:60], png(np.zeros((8, 8, 3), np.uint8), "BMP")):
+        with pytest.raises(HCFlowError, match="refuses the input"):
+            runtime.call("upscale_bytes", image_bytes=np.array([data], object))
+    assert runtime.call("upscale", image=np.zeros((1, 8, 8, 3), np.uint8))["image"].shape == (1, 32, 32, 3)
+
+
+def test_files_of_the_server(served):
+    import yaml
+
+    _, directory = served
+    assert sorted(entry.name for entry in directory.iterdir()) == ["1", "batching_parameters.txt", "compose.yaml"]
+    service = yaml.safe_load((directory / "compose.yaml").read_text())["services"]["tiny"]
+    assert service["environment"] == {"MODEL_NAME": "tiny"}
+    assert "--batching_parameters_file=/models/tiny/batching_parameters.txt" in service["command"]
+
+
+def test_next_version_and_failure(served, tmp_path, monkeypatch, capsys):
+    import export_frame
+
+    _, directory = served
+    arguments = ("--model", directory.parent / "model", "--output")
+    assert export("saved_model", *arguments, directory, "--version", 1) == 2
+    monkeypatch.setattr(export_frame, "check_runtime", lambda *_: export_frame.check_equal("decode", np.ones(1), np.zeros(1), 0))
+    assert export("saved_model", *arguments, tmp_path / "none") == 1
+    assert "failed its check" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.fixture(scope="module")
+def server(served):
+    """A running tensorflow_model_server: (gRPC port, REST port)."""
+    program = os.environ.get("HCFLOW_MODEL_SERVER") or shutil.which("tensorflow_model_server")
+    if not program:
+        pytest.skip("no tensorflow_model_server is installed (name one by HCFLOW_MODEL_SERVER)")
+    _, directory = served
+    ports = []
+    for _ in range(2):
+        with socket.socket() as probe:
+            probe.bind(("localhost", 0))
+            ports.append(probe.getsockname()[1])
+    command = [
+        program,
+        f"--port={ports[0]}",
+        f"--rest_api_port={ports[1]}",
+        "--model_name=tiny",
+        f"--model_base_path={directory}",
+    ]
+    command += ["--enable_batching=true", f"--batching_parameters_file={directory / 'batching_parameters.txt'}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://localhost:{ports[1]}/v1/models/tiny", timeout=5) as response:
+                    if json.load(response)["model_version_status"][0]["state"] == "AVAILABLE":
+                        break
+            except OSError:
+                pass
+            assert process.poll() is None and time.monotonic() < deadline, "the server did not come up"
+            time.sleep(0.5)
+        yield ports
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_real_server(served, server):
+    """REST, gRPC, batches of concurrent requests, and refusals after which it still serves."""
+    sys.path.insert(0, str(pathlib.Path(EXPORT) / "clients"))
+    import grpc_client
+    import rest_client
+
+    _, directory = served
+    runtime = open_runtime(directory)
+    url, address = f"http://localhost:{server[1]}", f"localhost:{server[0]}"
+    image = photograph(7, 6)
+    expected = runtime.call("upscale", image=image[None])["image"]
+    np.testing.assert_array_equal(pixels(rest_client.call(url, "tiny", png(image))), expected[0])
+    for data in (b"not an image", png(photograph(64, 64))):
+        with pytest.raises(RuntimeError, match="400"):
+            rest_client.call(url, "tiny", data)
+
+    def sample(seed: int) -> np.ndarray:
+        inputs = {"image": image[None], "temperature": np.array([0.8], np.float32), "seed": np.array([seed], np.int64)}
+        return grpc_client.call(address, "tiny", "sample", inputs)["image"]
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        served_samples = list(pool.map(sample, [0, 1, 2, 3, 0, 1, 2, 3]))
+    for seed in range(4):
+        inputs = {"image": image[None], "temperature": np.array([0.8], np.float32), "seed": np.array([seed])}
+        alone = runtime.call("sample", **inputs)["image"]
+        np.testing.assert_array_equal(served_samples[seed], alone)
+        np.testing.assert_array_equal(served_samples[seed + 4], alone)
