@@ -46,6 +46,8 @@ def main() -> None:
         here.recv()  # loaded and warmed up, before the next one starts
     times = [[_ask(pipe, "decode") for pipe in pipes] for _ in range(args.rounds)]
     rows = [_ask(pipe, "facts") for pipe in pipes]
+    for pipe in pipes:
+        pipe.send("stop")
     print(_table(names, np.array(times), rows, size))
 
 
@@ -55,7 +57,7 @@ def _ask(pipe: Connection, what: str) -> float | dict[str, float]:
 
 
 def _work(pipe: Connection, model: str, name: str, size: tuple[int, int]) -> None:
-    """Answers "decode" with the seconds of one decoding, "facts" with peak memory, file size and Y-PSNR."""
+    """Answers "decode" with the seconds of one decoding, "facts" with peak memory, file size and Y-PSNR, until "stop"."""
     runtime = _KerasModel(model) if name == KERAS else _open(model if name == FOLDED else name)
     hr, lr = _photograph(runtime.scale, size)
     levels = len(runtime.latent_channels)
@@ -63,8 +65,8 @@ def _work(pipe: Connection, model: str, name: str, size: tuple[int, int]) -> Non
     latents = [np.zeros(shape, np.float32) for shape in shapes]
     image = runtime.decode(lr, latents)
     pipe.send("ready")
-    while True:
-        if pipe.recv() == "decode":
+    while (request := pipe.recv()) != "stop":
+        if request == "decode":
             start = time.perf_counter()
             runtime.decode(lr, latents)
             pipe.send(time.perf_counter() - start)
