@@ -224,6 +224,13 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, photos, capsys):
     assert "tensorflow" in json.loads((tmp_path / "whole/versions.json").read_text())
 
 
+def test_without_validation_the_last_model_is_the_best(tmp_path, photos):
+    assert train(make_config(photos[0], "training.checkpoint_every=1", "training.steps=2"), tmp_path / "run", devices="cpu") == 0
+    best, last = load_model(tmp_path / "run"), load_model(tmp_path / "run/last")
+    for ours, theirs in zip(best.weights, last.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_interruption_saves_first_and_the_same_command_goes_on(tmp_path, photos, monkeypatch):
     call = TrainingStep.__call__
 

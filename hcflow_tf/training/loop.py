@@ -89,8 +89,8 @@ def train(config: Config, run_dir: pathlib.Path, *, resume: str = "auto", device
                 run.log(done, progress.report(done, skipped_in_row), prefix="train")
             if held_out and (done % training.validate_every == 0 or done == training.steps):
                 _validate(run, config, training_step, held_out, done, best)
-            if skipped_in_row == 0 and (done % training.checkpoint_every == 0 or last):
-                _save(run, manager, config, training_step, done)
+            if last or (done % training.checkpoint_every == 0 and skipped_in_row == 0):
+                _save(run, manager, config, training_step, done, last_is_best=not held_out)
             if interrupted():
                 print(f"interrupted at step {done}; the same command goes on from here")
                 return 130
@@ -144,13 +144,21 @@ def _validate(
     print("validation at step", done, " ".join(f"{name} {value:.3f}" for name, value in figures.items()))
 
 
-def _save(run: RunDirectory, manager: tf.train.CheckpointManager, config: Config, training_step: TrainingStep, done: int) -> None:
+def _save(
+    run: RunDirectory,
+    manager: tf.train.CheckpointManager,
+    config: Config,
+    training_step: TrainingStep,
+    done: int,
+    *,
+    last_is_best: bool,
+) -> None:
     try:
         manager.save(checkpoint_number=done)
     except (tf.errors.OpError, OSError) as error:
         raise as_disk_error(error, run.path / "checkpoints") from error
     with training_step.optimizer.averaged_weights():
-        run.save_last(training_step.model, config)
+        run.save_last(training_step.model, config, is_best=last_is_best)
 
 
 class _Progress:

@@ -68,10 +68,10 @@ class RunDirectory:
         """Writes the weights of this model directory."""
         save_weights(model, self.path / WEIGHTS_FILE)
 
-    def save_last(self, model: HCFlow, config: Config) -> None:
-        """Writes the model directory `last/`, and the best one where there is none yet."""
+    def save_last(self, model: HCFlow, config: Config, *, is_best: bool) -> None:
+        """Writes the model directory `last/`; and the best one, if this is it or there is none yet."""
         save_model(model, self.path / "last", config)
-        if not (self.path / WEIGHTS_FILE).is_file():
+        if is_best or not (self.path / WEIGHTS_FILE).is_file():
             self.save_best(model)
 
 
