@@ -12,6 +12,7 @@ import pathlib
 
 from hcflow_tf import cli
 from hcflow_tf.errors import HCFlowError, UsageError
+from hcflow_tf.quiet import start_tensorflow
 
 RELEASED_URL = "https://github.com/JingyunLiang/HCFlow/releases/download/v0.0/"
 RELEASED = (
@@ -62,6 +63,7 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> None:
         raise HCFlowError(f"{path}: {len(infinite)} entries are not finite, such as {infinite[0]}: this training had diverged")
     config = weights.infer_config({name: value.shape for name, value in state.items()})
 
+    start_tensorflow()
     from hcflow_tf.model import HCFlow
     from hcflow_tf.store import assign_weights, save_model
 

@@ -10,6 +10,7 @@ import argparse
 import pathlib
 
 from hcflow_tf import cli
+from hcflow_tf.quiet import start_tensorflow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,7 @@ def run(args: argparse.Namespace) -> None:
     from hcflow_tf.config import load_config
 
     if args.config:
+        start_tensorflow()
         from hcflow_tf.model import HCFlow
 
         config = load_config(args.config).model

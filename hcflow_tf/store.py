@@ -15,6 +15,7 @@ import numpy as np
 from hcflow_tf.config import Config, dump_config, load_config
 from hcflow_tf.errors import HCFlowError
 from hcflow_tf.files import atomic_path
+from hcflow_tf.quiet import start_tensorflow
 
 if TYPE_CHECKING:
     from hcflow_tf.model import HCFlow
@@ -46,6 +47,7 @@ def load_model(path_or_name: str | os.PathLike) -> HCFlow:
     Raises:
       HCFlowError: there is no model, or its weights do not fit its config; lists the entries.
     """
+    start_tensorflow()
     from hcflow_tf.model import HCFlow
 
     directory = find_model(path_or_name)

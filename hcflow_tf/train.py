@@ -13,6 +13,7 @@ import pathlib
 
 from hcflow_tf import cli
 from hcflow_tf.config import load_config
+from hcflow_tf.quiet import start_tensorflow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     config = load_config(args.config, args.set)
+    start_tensorflow()
     from hcflow_tf.training.loop import train
 
     run_dir = args.run_dir or pathlib.Path("runs") / pathlib.Path(args.config).stem

@@ -14,6 +14,7 @@ from hcflow_tf.data.images import quantize
 from hcflow_tf.data.resize import imresize
 from hcflow_tf.errors import HCFlowError, UsageError
 from hcflow_tf.inference.complexity import MAX_OVERLAP
+from hcflow_tf.quiet import start_tensorflow
 
 BICUBIC = "bicubic"
 """The name of the built-in baseline."""
@@ -119,6 +120,7 @@ class KerasRuntime(Runtime):
         Raises:
           HCFlowError: as `hcflow_tf.load_model`.
         """
+        start_tensorflow()
         import tensorflow as tf
 
         from hcflow_tf.inference.complexity import measure
