@@ -82,7 +82,7 @@ def check_images(model: HCFlow, size: tuple[int, int] = CHECK_LR_SIZE, temperatu
       size: height and width of the LR image.
       temperature: of the latents.
     """
-    from hcflow_tf.data.images import read_image
+    from hcflow_tf.data.images import quantize, read_image
     from hcflow_tf.data.resize import imresize
     from hcflow_tf.data.samples import held_out_photographs
 
@@ -92,10 +92,12 @@ def check_images(model: HCFlow, size: tuple[int, int] = CHECK_LR_SIZE, temperatu
     photograph = np.tile(photograph, (*repeats, 1))[:height, :width]
     for name, hr in (("random image", np.random.default_rng(0).random((height, width, 3))), ("photograph", photograph)):
         hr = hr.astype(np.float32)
-        lr = imresize(hr, 1 / model.scale).astype(np.float32)[None]
+        encoded, *encoded_latents = (part.numpy() for part in model.flow.forward_and_log_det(hr[None])[0])
+        # As in use: a rescaling model enlarges what it shrank itself, stored in 8 bits.
+        lr = encoded[0] if model.config.task == "rescaling" else imresize(hr, 1 / model.scale)
+        lr = (quantize(lr) / np.float32(255))[None]
         latents = [latent.numpy() for latent in model.draw_latents(lr.shape, temperature, seed=1)]
         decoded = model.flow.inverse_and_log_det([lr, *latents])[0].numpy()
-        encoded, *encoded_latents = (part.numpy() for part in model.flow.forward_and_log_det(hr[None])[0])
         yield CheckImage(name, lr, latents, decoded, hr[None], encoded, encoded_latents)
 
 

@@ -97,9 +97,10 @@ def check(model: HCFlow, directory: pathlib.Path) -> float:
     images = list(frame.check_images(model))
     error = frame.check_runtime(runtime, images, TOLERANCE)
     for image in images:
-        lr, zeros = quantize(image.lr), [np.zeros_like(latent) for latent in image.latents]
-        expected = model.flow.inverse_and_log_det([lr / np.float32(255), *zeros])[0].numpy()
-        frame.check_bytes(f"upscale of a {image.name}", runtime.call("upscale", image=lr)["image"], expected)
+        zeros = [np.zeros_like(latent) for latent in image.latents]
+        expected = model.flow.inverse_and_log_det([image.lr, *zeros])[0].numpy()
+        served = runtime.call("upscale", image=quantize(image.lr))["image"]
+        frame.check_bytes(f"upscale of a {image.name}", served, expected)
     return error
 
 

@@ -144,7 +144,7 @@ def check(model: HCFlow, path: pathlib.Path, precision: str, size: tuple[int, in
     from hcflow_tf.inference.tflite import TFLiteRuntime
 
     runtime = TFLiteRuntime(path)
-    temperature = frame.TEMPERATURE if runtime.latent_channels else 0.0
+    temperature = frame.TEMPERATURE if runtime.latent_channels and precision == "float32" else 0.0
     images = list(frame.check_images(model, size or frame.CHECK_LR_SIZE, temperature))
     if precision == "float32":
         print(f"largest error: {frame.check_runtime(runtime, images, TOLERANCE):.1e} of the largest value")
