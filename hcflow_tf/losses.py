@@ -1,4 +1,4 @@
-"""The losses of the recipes (REFERENCE: paper sections 3.4 and 4.1), each a mean over the images of a batch, [batch]."""
+"""The losses of the recipes (paper sections 3.4 and 4.1), each a mean over the images of a batch, [batch]."""
 
 from __future__ import annotations
 

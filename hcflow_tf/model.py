@@ -21,7 +21,7 @@ LOW_CHANNELS = 3
 """Channels of the low-frequency part, the averaged image."""
 
 LR_LOG_STD = -6.0
-"""log standard deviation of the Gaussian around the LR image (REFERENCE: the released training code)."""
+"""log standard deviation of the Gaussian around the LR image, as in the released training code."""
 
 
 def _main_coupling(config: ModelConfig, index: int, network: keras.layers.Layer) -> bijectors.FlowBijector:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import pathlib
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -300,3 +303,29 @@ def test_full_disk_leaves_no_half_file(command, folders, capsys, monkeypatch):
     assert "cannot write out/0.png: No space left on device" in one_line(capsys, command)
     assert names("out") == ["0.png"]
     assert pathlib.Path("out/0.png").read_bytes() == b"earlier"
+
+
+def test_compare_writes_table_and_picture(folders, models, capsys):
+    assert cli.execute("compare", ["--model", str(models / "rescaling"), "--hr", "hr", "-o", "out/picture.png"]) == 0
+    rows = json.loads(pathlib.Path("out/picture.json").read_text())
+    assert list(rows) == ["0.png", "1.png", "2.png", "mean"]
+    for name, row in rows.items():
+        assert row["gain_psnr_y"] == pytest.approx(row["model_psnr_y"] - row["bicubic_psnr_y"]), name
+    hr = read_image("hr/0.png").rgb
+    restored = imresize(imresize(hr, 0.5), 2)
+    assert rows["0.png"]["bicubic_psnr_y"] == pytest.approx(image_metrics(restored, hr, 2)["psnr_y"], abs=1e-9)
+    assert "gain dB" in capsys.readouterr().out
+    picture = read_image("out/picture.png").rgb
+    np.testing.assert_array_equal(picture[6:38, 6 + 3 * 230 : 6 + 3 * 230 + 44], hr)  # the last panel is the original
+
+
+def test_an_error_is_the_only_line_on_stderr(folders, models):
+    weights = folders / "model/weights.npz"
+    save_model(tiny_model("rescaling", scale=2), folders / "model")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    command = [sys.executable, "-m", "hcflow_tf.upscale", "--model", "model", "lr", "-o", "out"]
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("hcflow upscale: cannot read weights")
+    assert len(done.stderr.splitlines()) == 1, done.stderr
