@@ -70,6 +70,16 @@ def pixels(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
+def assert_same_bytes(served: np.ndarray, floats: np.ndarray) -> None:
+    """Equal to the rounded floats, but where those lie on the edge of two bytes within the float tolerance, 1e-5."""
+    levels = np.clip(np.asarray(floats, np.float64), 0, 1) * 255
+    off = served != quantize(np.asarray(floats))
+    edge = np.abs(levels - np.floor(levels) - 0.5) <= 255 * 1e-5 * max(1.0, np.abs(floats).max())
+    assert served.shape == levels.shape
+    assert not (off & ~edge).any()
+    assert (np.abs(served - levels) <= 0.51).all()
+
+
 def test_every_signature_in_a_process_without_hcflow_tf(served, tmp_path):
     model, directory = served
     rng = np.random.default_rng(0)
@@ -98,20 +108,19 @@ def test_every_signature_in_a_process_without_hcflow_tf(served, tmp_path):
         return model.flow.inverse_and_log_det([images, *parts])[0].numpy()
 
     zeros = [np.zeros_like(z) for z in latents]
-    upscaled = quantize(decode(float_lr, zeros))
-    np.testing.assert_array_equal(out["serving_default/image"], upscaled)
-    np.testing.assert_array_equal(out["upscale/image"], upscaled)
+    upscaled = decode(float_lr, zeros)
+    assert_same_bytes(out["serving_default/image"], upscaled)
+    assert_same_bytes(out["upscale/image"], upscaled)
     for index in range(2):
         # Each image of the batch is what the model makes of it alone.
         drawn = model.draw_latents([1, 6, 5, 3], temperatures[index], int(seeds[index]))
-        np.testing.assert_array_equal(out["sample/image"][index], quantize(decode(float_lr[index : index + 1], drawn)[0]))
-    np.testing.assert_array_equal(pixels(out["upscale_bytes/image_bytes"][0]), upscaled[0])
+        assert_same_bytes(out["sample/image"][index], decode(float_lr[index : index + 1], drawn)[0])
+    assert_same_bytes(pixels(out["upscale_bytes/image_bytes"][0]), upscaled[0])
     assert pixels(out["upscale_bytes/image_bytes"][1]).shape == (16, 20, 3)
     padded = np.pad(float_hr[:, :22], ((0, 0), (0, 2), (0, 0), (0, 0)), "symmetric")
-    downscaled = quantize(model.flow.forward_and_log_det(padded)[0][0])
-    np.testing.assert_array_equal(out["downscale/image"], downscaled)
+    assert_same_bytes(out["downscale/image"], model.flow.forward_and_log_det(padded)[0][0])
     parts, log_det = model.flow.forward_and_log_det(float_hr)
-    np.testing.assert_array_equal(pixels(out["downscale_bytes/image_bytes"][0]), quantize(parts[0])[0])
+    assert_same_bytes(pixels(out["downscale_bytes/image_bytes"][0]), parts[0][0])
     from hcflow_tf.model import LR_LOG_STD, gaussian_log_prob, latent_log_prob
 
     log_prob = gaussian_log_prob(parts[0], float_lr, LR_LOG_STD) + latent_log_prob(parts[1:]) + log_det
