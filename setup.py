@@ -17,6 +17,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["hcflow_tf", "hcflow_tf.*"]),
+    package_data={"hcflow_tf": ["models/*/*"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "keras>=3.15,<3.16",
