@@ -23,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # so that a checkout works without being installed
 
 from hcflow_tf.metrics.table import format_table
+from hcflow_tf.store import find_model
 
 KERAS, FOLDED = "keras model", "folded"
 
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--lr-size", default="64x64", metavar="HxW", help="LR pixels (default 64x64)")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
+    args.model = str(find_model(args.model))
     size = tuple(int(side) for side in args.lr_size.split("x"))
     names = [KERAS, FOLDED, *args.file]
     context = multiprocessing.get_context("spawn")
