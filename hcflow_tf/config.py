@@ -109,8 +109,6 @@ class LossConfig(_Section):
     nll: Weight = 1.0
     quantization_levels: Annotated[Positive, pydantic.Field(ge=2)] = 256
     """q of the dequantisation noise u / q, u ~ U[0, 1)."""
-    lr_log_std: Real = -6.0
-    """log standard deviation of the Gaussian around the true LR image."""
     pixel: Weight = 0.0
     """L1 between the HR image and the decoded one."""
     pixel_temperature: Weight = 0.0

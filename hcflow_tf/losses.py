@@ -14,9 +14,7 @@ def round_straight_through(image: tf.Tensor) -> tf.Tensor:
     return image + tf.stop_gradient(rounded - image)
 
 
-def training_log_prob(
-    flow: HierarchicalFlow, hr: tf.Tensor, lr: tf.Tensor, lr_log_std: float = LR_LOG_STD
-) -> tuple[tf.Tensor, list[tf.Tensor]]:
+def training_log_prob(flow: HierarchicalFlow, hr: tf.Tensor, lr: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """log p(hr | lr) with the encoder's LR image rounded to 8 bits (straight-through), and [y, z_1, ..., z_L].
 
     Args:
@@ -28,7 +26,7 @@ def training_log_prob(
     """
     parts, log_det = flow.forward_and_log_det(hr)
     rounded = round_straight_through(parts[0])
-    return gaussian_log_prob(rounded, lr, lr_log_std) + latent_log_prob(parts[1:]) + log_det, parts
+    return gaussian_log_prob(rounded, lr, LR_LOG_STD) + latent_log_prob(parts[1:]) + log_det, parts
 
 
 def l1(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:

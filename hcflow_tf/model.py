@@ -17,9 +17,6 @@ from hcflow_tf.networks.level import LevelWeights
 
 tfd = tfp.distributions
 
-LOW_CHANNELS = 3
-"""Channels of the low-frequency part, the averaged image."""
-
 LR_LOG_STD = -6.0
 """log standard deviation of the Gaussian around the LR image, as in the released training code."""
 
@@ -203,7 +200,7 @@ class HCFlow(keras.Model):
 
         Call it once, before training, outside of any strategy's replicas: all replicas then hold the same values.
         """
-        keep = LOW_CHANNELS if self.config.task == "rescaling" else 0
+        keep = bijectors.coupling.LOW_CHANNELS if self.config.task == "rescaling" else 0
         x, images, details = tf.convert_to_tensor(hr, self.variable_dtype), [], []
         for weights, level in zip(self.levels, self.flow.levels, strict=True):
             x = level.squeeze.forward_and_log_det(x)[0]

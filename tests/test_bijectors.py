@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_probability as tfp
+from tiny import tiny_config
 
 from hcflow_tf import bijectors as fb
-from hcflow_tf.config import ModelConfig
 from hcflow_tf.model import HCFlow
 
 tfb, tfd = tfp.bijectors, tfp.distributions
@@ -77,22 +77,8 @@ def convolution(channels: int, dtype: str) -> fb.InvertibleConv1x1:
     return fb.InvertibleConv1x1(matrix)
 
 
-def model_config(task: str, scale: int) -> ModelConfig:
-    return ModelConfig(
-        task=task,
-        scale=scale,
-        main_steps=2,
-        conditional_steps=1,
-        main_width=4,
-        conditional_width=4,
-        rrdb_blocks=(1, 1),
-        rrdb_features=4,
-        rrdb_growth=2,
-    )
-
-
 def hierarchy(task: str, scale: int, dtype: str) -> Case:
-    model = HCFlow(model_config(task, scale), dtype=dtype)
+    model = HCFlow(tiny_config(task, scale), dtype=dtype)
     rng = np.random.default_rng(3)
     for weight in model.weights:
         start = np.eye(*weight.shape) if weight.name == "matrix" else 0.0  # not Keras' rotation: it has no seed

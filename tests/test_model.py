@@ -10,10 +10,11 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
+from tiny import tiny_config
 
 import hcflow_tf
 from hcflow_tf import store
-from hcflow_tf.config import Config, ModelConfig
+from hcflow_tf.config import Config
 from hcflow_tf.errors import HCFlowError
 from hcflow_tf.model import HCFlow
 from hcflow_tf.networks.layers import ActNorm
@@ -24,23 +25,9 @@ ROUND_TRIP = 1e-5
 """Largest error of decode(encode(x)) in float32, for images in [0, 1]."""
 
 
-def tiny(task: str, scale: int = 4) -> ModelConfig:
-    return ModelConfig(
-        task=task,
-        scale=scale,
-        main_steps=2,
-        conditional_steps=1,
-        main_width=4,
-        conditional_width=4,
-        rrdb_blocks=(1, 1),
-        rrdb_features=4,
-        rrdb_growth=2,
-    )
-
-
 def random_model(task: str, scale: int = 4, **options) -> HCFlow:
     """A small model with weights away from their initial zeros; the same ones each time."""
-    model, rng = HCFlow(tiny(task, scale), **options), np.random.default_rng(0)
+    model, rng = HCFlow(tiny_config(task, scale), **options), np.random.default_rng(0)
     for weight in model.weights:
         start = np.eye(*weight.shape) if weight.name == "matrix" else 0.0
         weight.assign(start + 0.05 * rng.standard_normal(weight.shape))
@@ -269,7 +256,7 @@ def test_a_failed_save_leaves_the_old_model(saved):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_initialise_actnorm_standardises_every_output(task, monkeypatch):
-    model, hr = HCFlow(tiny(task)), photographs(4)
+    model, hr = HCFlow(tiny_config(task)), photographs(4)
     for name, variable in model.named_weights().items():
         if "network/conv" in name or "gaussian" in name:  # networks that do something, so that what comes after depends on them
             variable.assign(0.05 * np.random.default_rng(len(name)).standard_normal(variable.shape))
@@ -352,7 +339,7 @@ def test_recompute_gives_equal_gradients(compiled):
 
 
 def test_new_model_starts_with_zero_couplings_and_rotations():
-    model = HCFlow(tiny("super_resolution"))
+    model = HCFlow(tiny_config("super_resolution"))
     for name, variable in model.named_weights().items():
         value = np.asarray(variable)
         if name.endswith("rotation/matrix"):

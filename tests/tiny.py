@@ -8,20 +8,24 @@ from hcflow_tf.config import ModelConfig
 from hcflow_tf.model import HCFlow
 
 
-def tiny_model(task: str, *, scale: int = 4, dtype: str = "float32") -> HCFlow:
-    """A model of some ten thousand weights; its images stay near [0, 1]."""
-    config = ModelConfig(
+def tiny_config(task: str, scale: int = 4, *, width: int = 4) -> ModelConfig:
+    """The smallest hyperparameters that still have every part."""
+    return ModelConfig(
         task=task,
         scale=scale,
         main_steps=2,
         conditional_steps=1,
-        main_width=6,
-        conditional_width=6,
+        main_width=width,
+        conditional_width=width,
         rrdb_blocks=(1, 1),
-        rrdb_features=6,
-        rrdb_growth=3,
+        rrdb_features=width,
+        rrdb_growth=width // 2,
     )
-    model = HCFlow(config, dtype=dtype)
+
+
+def tiny_model(task: str, *, scale: int = 4, dtype: str = "float32") -> HCFlow:
+    """A model of some ten thousand weights; its images stay near [0, 1]."""
+    model = HCFlow(tiny_config(task, scale, width=6), dtype=dtype)
     rng = np.random.default_rng(0)
     model.initialise_actnorm(rng.random((1, 8 * scale, 8 * scale, 3), np.float32))
     for variable in model.weights:

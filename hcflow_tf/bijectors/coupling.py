@@ -22,6 +22,10 @@ BOUND = 0.318
 """About 1/pi: log scales lie in (-0.5, 0.5), so no layer shrinks or stretches by more than exp(0.5)."""
 
 
+LOW_CHANNELS = 3
+"""Channels of the low-frequency part of the rescaling models, the averaged image."""
+
+
 def bounded_log_scale(raw: tf.Tensor) -> tf.Tensor:
     """0.318 atan(2 raw)."""
     return BOUND * tf.math.atan(2.0 * raw)
@@ -47,14 +51,10 @@ class AffineCoupling(FlowBijector):
         _check_two_channels(self.name, x)
 
     def _forward_and_log_det(self, x: tf.Tensor) -> ValueAndLogDet:
-        passed, changed = _split(x)
-        shift, log_scale = _shift_and_log_scale(self.name, self._network(passed), changed)
-        return tf.concat([passed, (changed + shift) * tf.exp(log_scale)], axis=-1), sum_per_image(log_scale)
+        return _affine(self.name, self._network, *_split(x))
 
     def _inverse_and_log_det(self, y: tf.Tensor) -> ValueAndLogDet:
-        passed, changed = _split(y)
-        shift, log_scale = _shift_and_log_scale(self.name, self._network(passed), changed)
-        return tf.concat([passed, changed * tf.exp(-log_scale) - shift], axis=-1), -sum_per_image(log_scale)
+        return _affine_inverse(self.name, self._network, *_split(y))
 
 
 class ConditionalAffineCoupling(FlowBijector):
@@ -92,24 +92,19 @@ class LowFrequencyAffineCoupling(FlowBijector):
       [1] Liang et al., Hierarchical Conditional Flow, ICCV 2021, section 3.2.
     """
 
-    def __init__(self, network: Network, *, low_channels: int = 3, name: str | None = None):
-        """Args: network, [batch, h, w, low_channels] -> [batch, h, w, 2 (c - low_channels)]."""
+    def __init__(self, network: Network, *, name: str | None = None):
+        """Args: network, [batch, h, w, 3] -> [batch, h, w, 2 (c - 3)]."""
         super().__init__(name=name)
         self._network = network
-        self._low_channels = low_channels
 
     def _check_forward(self, x: tf.Tensor) -> None:
-        _check_high_channels(self.name, x, self._low_channels)
+        _check_high_channels(self.name, x)
 
     def _forward_and_log_det(self, x: tf.Tensor) -> ValueAndLogDet:
-        low, high = x[..., : self._low_channels], x[..., self._low_channels :]
-        shift, log_scale = _shift_and_log_scale(self.name, self._network(low), high)
-        return tf.concat([low, (high + shift) * tf.exp(log_scale)], axis=-1), sum_per_image(log_scale)
+        return _affine(self.name, self._network, *_split_low(x))
 
     def _inverse_and_log_det(self, y: tf.Tensor) -> ValueAndLogDet:
-        low, high = y[..., : self._low_channels], y[..., self._low_channels :]
-        shift, log_scale = _shift_and_log_scale(self.name, self._network(low), high)
-        return tf.concat([low, high * tf.exp(-log_scale) - shift], axis=-1), -sum_per_image(log_scale)
+        return _affine_inverse(self.name, self._network, *_split_low(y))
 
 
 class LowFrequencyShiftCoupling(FlowBijector):
@@ -121,32 +116,45 @@ class LowFrequencyShiftCoupling(FlowBijector):
       [1] Liang et al., Hierarchical Conditional Flow, ICCV 2021, section 3.2.
     """
 
-    def __init__(self, network: Network, *, low_channels: int = 3, name: str | None = None):
-        """Args: network, [batch, h, w, c - low_channels] -> [batch, h, w, low_channels]."""
+    def __init__(self, network: Network, *, name: str | None = None):
+        """Args: network, [batch, h, w, c - 3] -> [batch, h, w, 3]."""
         super().__init__(name=name)
         self._network = network
-        self._low_channels = low_channels
 
     def _check_forward(self, x: tf.Tensor) -> None:
-        _check_high_channels(self.name, x, self._low_channels)
+        _check_high_channels(self.name, x)
 
     def _forward_and_log_det(self, x: tf.Tensor) -> ValueAndLogDet:
-        low, high = x[..., : self._low_channels], x[..., self._low_channels :]
+        low, high = _split_low(x)
         return tf.concat([low + self._shift(high), high], axis=-1), per_image(x, tf.zeros([], x.dtype))
 
     def _inverse_and_log_det(self, y: tf.Tensor) -> ValueAndLogDet:
-        low, high = y[..., : self._low_channels], y[..., self._low_channels :]
+        low, high = _split_low(y)
         return tf.concat([low - self._shift(high), high], axis=-1), per_image(y, tf.zeros([], y.dtype))
 
     def _shift(self, high: tf.Tensor) -> tf.Tensor:
         shift = self._network(high)
-        check_network_output(self.name, shift, self._low_channels)
+        check_network_output(self.name, shift, LOW_CHANNELS)
         return shift
 
 
 def _split(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     passed = x.shape[-1] // 2
     return x[..., :passed], x[..., passed:]
+
+
+def _split_low(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return x[..., :LOW_CHANNELS], x[..., LOW_CHANNELS:]
+
+
+def _affine(name: str, network: Network, passed: tf.Tensor, changed: tf.Tensor) -> ValueAndLogDet:
+    shift, log_scale = _shift_and_log_scale(name, network(passed), changed)
+    return tf.concat([passed, (changed + shift) * tf.exp(log_scale)], axis=-1), sum_per_image(log_scale)
+
+
+def _affine_inverse(name: str, network: Network, passed: tf.Tensor, changed: tf.Tensor) -> ValueAndLogDet:
+    shift, log_scale = _shift_and_log_scale(name, network(passed), changed)
+    return tf.concat([passed, changed * tf.exp(-log_scale) - shift], axis=-1), -sum_per_image(log_scale)
 
 
 def _shift_and_log_scale(name: str, h: tf.Tensor, changed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -160,7 +168,7 @@ def _check_two_channels(name: str, x: tf.Tensor) -> None:
         raise ValueError(f"{name}: expected at least 2 channels to split, got shape {x.shape}")
 
 
-def _check_high_channels(name: str, x: tf.Tensor, low_channels: int) -> None:
+def _check_high_channels(name: str, x: tf.Tensor) -> None:
     check_image(name, x)
-    if x.shape[-1] <= low_channels:
-        raise ValueError(f"{name}: expected more than {low_channels} channels, got shape {x.shape}")
+    if x.shape[-1] <= LOW_CHANNELS:
+        raise ValueError(f"{name}: expected more than {LOW_CHANNELS} channels, got shape {x.shape}")

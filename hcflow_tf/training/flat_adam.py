@@ -16,7 +16,7 @@ class FlatAdam:
     """Keras's Adam on one vector that holds all trainable weights of a network.
 
     HCFlow has more than a thousand weights, most of them tiny. One vector needs a dozen operations per step where a
-    variable each needs a dozen thousand, one all-reduce, and one clipping; the graph is built in seconds.
+    variable each needs a dozen thousand, one all-reduce, and one clipping.
     """
 
     def __init__(

@@ -13,11 +13,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hcflow_tf.config import Config
+from hcflow_tf.config import Config, load_config
 from hcflow_tf.data.dataset import TrainingData, validation_pairs
 from hcflow_tf.errors import HCFlowError
 from hcflow_tf.model import HCFlow
-from hcflow_tf.store import assign_weights, find_model, load_config, read_weights
+from hcflow_tf.store import CONFIG_FILE, WEIGHTS_FILE, assign_weights, find_model, read_weights
 from hcflow_tf.training.run_directory import RunDirectory, as_disk_error
 from hcflow_tf.training.step import TrainingStep
 from hcflow_tf.training.strategy import make_strategy
@@ -107,11 +107,11 @@ def _next(batches: Iterator) -> tuple[tf.Tensor, tf.Tensor]:
 
 def _load_start(model: HCFlow, config: Config) -> None:
     directory = find_model(config.training.start_from)
-    other = load_config(directory / "config.yaml").model
+    other = load_config(directory / CONFIG_FILE).model
     if other != config.model:
         keys = [key for key, value in config.model.model_dump().items() if getattr(other, key) != value]
         raise HCFlowError(f"training.start_from: {directory} is another kind of model (model.{', model.'.join(keys)})")
-    assign_weights(model, read_weights(directory / "weights.npz"), source=directory)
+    assign_weights(model, read_weights(directory / WEIGHTS_FILE), source=directory)
 
 
 def _checkpoint(training_step: TrainingStep, step: tf.Variable, best: tf.Variable) -> tf.train.Checkpoint:

@@ -139,13 +139,13 @@ class TrainingStep:
             drawn = draw([batch * replicas, *shape], seed=seed + tf.constant([0, stream * 2**40], tf.int64), alg="philox")
             return tf.slice(drawn, [first, 0, 0, 0], [batch, *shape])
 
-        if terms == ("nll",):
-            return {"uniform": part(tf.random.stateless_uniform, list(hr.shape[1:]), 0)}
-        scale = self.model.scale
-        shapes = latent_shapes(hr.shape[1] // scale, hr.shape[2] // scale, self.model.flow.latent_channels)
-        noise: dict = {"normal": [part(tf.random.stateless_normal, shape, level) for level, shape in enumerate(shapes, 1)]}
+        noise: dict = {}
         if "nll" in terms:
             noise["uniform"] = part(tf.random.stateless_uniform, list(hr.shape[1:]), 0)
+        if set(terms) - {"nll"}:
+            scale = self.model.scale
+            shapes = latent_shapes(hr.shape[1] // scale, hr.shape[2] // scale, self.model.flow.latent_channels)
+            noise["normal"] = [part(tf.random.stateless_normal, shape, level) for level, shape in enumerate(shapes, 1)]
         return noise
 
     def _generator_losses(self, terms: Sequence[str], hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> Losses:
@@ -153,7 +153,7 @@ class TrainingStep:
         config, flow, result = self.config.losses, self.model.flow, {}
         if "nll" in terms:
             dequantised = hr + noise["uniform"] / config.quantization_levels
-            log_prob, _ = losses.training_log_prob(flow, dequantised, lr, config.lr_log_std)
+            log_prob, _ = losses.training_log_prob(flow, dequantised, lr)
             result["nll"] = released_nll(log_prob, hr.shape[1], hr.shape[2], quantization_levels=config.quantization_levels)
         source = lr
         if self.model.config.task == "rescaling" and set(terms) - {"nll"}:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import tensorflow as tf
 
+from hcflow_tf.data.images import quantize
 from hcflow_tf.losses import round_straight_through
 from hcflow_tf.metrics.bits_per_dim import bits_per_dim
 from hcflow_tf.metrics.psnr import psnr
@@ -64,4 +65,5 @@ def _to_float(image: np.ndarray) -> np.ndarray:
 
 
 def _to_bytes(batch: tf.Tensor) -> np.ndarray:
-    return np.rint(np.clip(np.asarray(batch)[0], 0.0, 1.0) * 255.0).astype(np.uint8)
+    """NaN shows as 0: a sample that overflows early in a training must not end it."""
+    return quantize(np.nan_to_num(np.asarray(batch)[0]))
