@@ -131,11 +131,13 @@ class LossConfig(_Section):
 
 
 class OptimizerConfig(_Section):
-    """Adam with a learning rate that is halved at given steps, and gradient clipping."""
+    """Adam with a learning rate that is halved at given steps or follows a cosine, and gradient clipping."""
 
     learning_rate: PositiveFloat = 2.5e-4
     halve_at: tuple[Positive, ...] = ()
     """Steps at which the learning rate is halved, the discriminator's too."""
+    cosine: Switch = False
+    """Instead of halvings, the learning rate falls to 0 along half a cosine over training.steps."""
     warmup_steps: NonNegative = 0
     """The learning rate rises linearly over this many steps first."""
     beta_1: Decay = 0.9
@@ -160,7 +162,9 @@ class TrainingConfig(_Section):
     checkpoint_every: Positive = 1000
     log_every: Positive = 100
     max_skipped_steps: Positive = 50
-    """The run stops after this many non-finite steps in a row."""
+    """After this many non-finite steps in a row the run goes back to its last checkpoint, at half the learning rate."""
+    max_rollbacks: NonNegative = 3
+    """The run stops instead of going back more often than this."""
     mixed_precision: Switch = False
     """bfloat16 in the feature extractors, float32 in the flow."""
     recompute: Switch = False
@@ -213,6 +217,8 @@ class Config(_Section):
         steps, optimizer = self.training.steps, self.optimizer
         if list(optimizer.halve_at) != sorted(set(optimizer.halve_at)):
             yield f"optimizer.halve_at: the steps must increase, got {list(optimizer.halve_at)}"
+        if optimizer.cosine and optimizer.halve_at:
+            yield "optimizer.cosine: the learning rate is halved at given steps already; set halve_at to [] or cosine to false"
         if optimizer.halve_at and optimizer.halve_at[-1] >= steps:
             yield (
                 f"optimizer.halve_at: {optimizer.halve_at[-1]} is not below training.steps {steps}; "

@@ -29,6 +29,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())  # else a power cut could leave the new name with no content
         os.replace(temporary, path)
     except OSError as error:
         raise HCFlowError(f"cannot write {path}: {error.strerror or error}") from error

@@ -195,16 +195,18 @@ class HCFlow(keras.Model):
     def initialise_actnorm(self, hr: tf.Tensor) -> None:
         """Sets every ActNorm from a batch of images [batch, height, width, 3], in the order of encoding.
 
-        In a rescaling model the low-frequency channels of the image path are left alone, so that training starts from
-        the averaged image as LR image instead of a standardised one, most of which lies outside [0, 1].
+        The low-frequency channels of the image path are left alone, so that training starts from the averaged image as
+        LR image; see `LevelWeights` for the matrices of super-resolution, which start so that there are such channels.
 
         Call it once, before training, outside of any strategy's replicas: all replicas then hold the same values.
         """
-        keep = bijectors.coupling.LOW_CHANNELS if self.config.task == "rescaling" else 0
+        low = bijectors.coupling.LOW_CHANNELS
         x, images, details = tf.convert_to_tensor(hr, self.variable_dtype), [], []
         for weights, level in zip(self.levels, self.flow.levels, strict=True):
             x = level.squeeze.forward_and_log_det(x)[0]
             for index, (step_weights, step) in enumerate(zip(weights.main_steps, level.steps, strict=True)):
+                # Before the first matrix of super-resolution has averaged them, all channels hold parts of the image.
+                keep = x.shape[-1] if index == 0 and step_weights.rotation is not None else low
                 x = _initialise_step(step_weights, step, x, lambda z, index=index: self._main_network_input(z, index), keep)
             x, detail = x[..., : weights.image_channels], x[..., weights.image_channels :]
             images.append(x)

@@ -75,8 +75,13 @@ def save_model(model: HCFlow, directory: str | os.PathLike, config: Config | Non
 
 def save_weights(model: HCFlow, path: str | os.PathLike) -> None:
     """Writes all weights by name, float32, to an .npz file."""
+    write_arrays(path, {name: np.asarray(variable, np.float32) for name, variable in model.named_weights().items()})
+
+
+def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays by name to an .npz file, beside first and then renamed."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **{name: np.asarray(variable, np.float32) for name, variable in model.named_weights().items()})
+        np.savez(file, **arrays)
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:

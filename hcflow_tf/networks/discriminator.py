@@ -14,7 +14,8 @@ def discriminator(dtype: str = "float32") -> keras.Model:
     """VGG-style network [batch, 160, 160, 3] in [0, 1] -> logit [batch, 1], higher for real images.
 
     Pairs of conv3x3 and stride-2 conv4x4, BatchNorm except after the first, LeakyReLU 0.2, dense 100, dense 1.
-    Call it with training=True always, as the released recipe does: it is never evaluated with moving statistics.
+    Call it with training=True always, as the released recipe does: it is never evaluated with moving statistics. The
+    BatchNorms take the statistics of the global batch, over all replicas, so that several take the step that one would.
 
     References:
       [1] Wang et al., ESRGAN, 2018, section 4.1.
@@ -25,7 +26,7 @@ def discriminator(dtype: str = "float32") -> keras.Model:
             first = index == 0 and strides == 1
             x = keras.layers.Conv2D(channels, size, strides, padding="same", use_bias=first, dtype=dtype)(x)
             if not first:
-                x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, dtype=dtype)(x)
+                x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True, dtype=dtype)(x)
             x = keras.layers.LeakyReLU(0.2, dtype=dtype)(x)
     x = keras.layers.Flatten()(x)
     x = keras.layers.LeakyReLU(0.2, dtype=dtype)(keras.layers.Dense(100, dtype=dtype)(x))

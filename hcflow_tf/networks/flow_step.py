@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import keras
 
-from hcflow_tf.networks.layers import ActNorm, Rotation
+from hcflow_tf.networks.layers import ActNorm, InvertibleMatrix
 
 
 class FlowStepWeights(keras.layers.Layer):
     """ActNorm, the 1x1 matrix where there is one, and the coupling network of one step."""
 
-    def __init__(self, channels: int, network: keras.layers.Layer, *, rotate: bool, **kwargs):
+    def __init__(
+        self,
+        channels: int,
+        network: keras.layers.Layer,
+        *,
+        matrix: str | keras.initializers.Initializer | None,
+        **kwargs,
+    ):
+        """Args: matrix, how the 1x1 matrix starts; None for a step without one."""
         super().__init__(**kwargs)
         self.actnorm = ActNorm(channels, name="actnorm", dtype=self.dtype_policy)
-        self.rotation = Rotation(channels, name="rotation", dtype=self.dtype_policy) if rotate else None
+        self.rotation = None
+        if matrix is not None:
+            self.rotation = InvertibleMatrix(channels, matrix, name="rotation", dtype=self.dtype_policy)
         self.network = network
 
     def build(self, input_shape: tuple | None = None) -> None:

@@ -91,13 +91,28 @@ class ActNorm(keras.layers.Layer):
         return (x + tf.convert_to_tensor(self.bias)) * tf.exp(tf.convert_to_tensor(self.log_scale))
 
 
-class Rotation(keras.layers.Layer):
-    """Owns the matrix [channels, channels] of an invertible 1x1 convolution; starts as a random rotation."""
+class HaarMatrix(keras.initializers.Initializer):
+    """[C, C]: the Haar step of rescaling as a 1x1 convolution of squeezed 2x2 blocks (paper section 3.2).
 
-    def __init__(self, channels: int, **kwargs):
+    Its first C/4 outputs are the averages of the blocks, the others their differences along x, y and both.
+    """
+
+    def __call__(self, shape: tuple[int, int], dtype: object = None, **kwargs: object) -> tf.Tensor:
+        """Returns the matrix."""
+        signs = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 4
+        # Squeezed channels are ordered (c, dy, dx), the outputs (band, c).
+        matrix = np.einsum("bp,cd->bcdp", signs, np.eye(shape[0] // 4)).reshape(shape)
+        return keras.ops.convert_to_tensor(matrix, dtype=dtype)
+
+
+class InvertibleMatrix(keras.layers.Layer):
+    """Owns the matrix [channels, channels] of an invertible 1x1 convolution."""
+
+    def __init__(self, channels: int, initializer: str | keras.initializers.Initializer = "orthogonal", **kwargs):
+        """Args: initializer, by default a random rotation."""
         super().__init__(**kwargs)
-        self.channels = channels
+        self.channels, self.initializer = channels, initializer
 
     def build(self, input_shape: tuple | None = None) -> None:
         """Creates the matrix."""
-        self.matrix = self.add_weight(name="matrix", shape=(self.channels, self.channels), initializer="orthogonal")
+        self.matrix = self.add_weight(name="matrix", shape=(self.channels, self.channels), initializer=self.initializer)

@@ -8,11 +8,16 @@ from hcflow_tf.config import ModelConfig
 from hcflow_tf.networks.coupling import FCN, DenseBlock
 from hcflow_tf.networks.feature_extractor import FeatureExtractor
 from hcflow_tf.networks.flow_step import FlowStepWeights
-from hcflow_tf.networks.layers import ScaledConv
+from hcflow_tf.networks.layers import HaarMatrix, ScaledConv
 
 
 class LevelWeights(keras.layers.Layer):
-    """The weights of level l: K flow steps, the feature extractor, P conditional steps, the last Gaussian."""
+    """The weights of level l: K flow steps, the feature extractor, P conditional steps, the last Gaussian.
+
+    In super-resolution the first matrix of the image path starts as the Haar step and the others as the identity, not as
+    random rotations: the LR image starts as the averaged image instead of a random mixture that training has to undo
+    (docs/training.md has the comparison).
+    """
 
     def __init__(self, config: ModelConfig, level: int, channels: int, extractor_dtype: str, recompute: bool, **kwargs):
         """Args: level, 1 to L; channels, of the image before this level's squeeze."""
@@ -26,7 +31,7 @@ class LevelWeights(keras.layers.Layer):
             FlowStepWeights(
                 squeezed,
                 _main_network(config, squeezed, index, dtype),
-                rotate=not rescaling,
+                matrix=None if rescaling else HaarMatrix() if index == 0 else "identity",
                 name=f"main_step_{index + 1}",
                 dtype=dtype,
             )
@@ -52,7 +57,7 @@ class LevelWeights(keras.layers.Layer):
                     name="network",
                     dtype=dtype,
                 ),
-                rotate=True,
+                matrix="orthogonal",
                 name=f"conditional_step_{index + 1}",
                 dtype=dtype,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -39,7 +39,7 @@ class FlatAdam:
         """
         self._variables, self._strategy, self._config, self._ema = network.trainable_variables, strategy, config, ema
         self._sizes = [int(np.prod(variable.shape)) for variable in self._variables]
-        self._vector = keras.Variable(np.zeros(sum(self._sizes), np.float32), name="all_weights")
+        self._vector = keras.Variable(np.zeros(sum(self._sizes)), dtype=self._variables[0].dtype, name="all_weights")
         self.adam = keras.optimizers.Adam(
             learning_rate, config.beta_1, config.beta_2, epsilon=1e-8, use_ema=ema > 0, ema_momentum=ema or 0.99
         )
@@ -49,17 +49,34 @@ class FlatAdam:
         self.read_weights()
 
     @property
-    def state(self) -> dict[str, object]:
-        """What a checkpoint keeps: the weights and the optimiser's own variables."""
-        return {"weights": self._vector.value, "optimizer": self.adam}
+    def state(self) -> dict[str, np.ndarray]:
+        """What a checkpoint keeps: the weights, their momenta and moving average, the number of steps."""
+        return {name: np.array(variable.numpy()) for name, variable in self._state_variables().items()}
+
+    def load_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Takes up a state that another optimiser of the same network had.
+
+        Raises:
+          ValueError: it is of another network or of other options.
+        """
+        variables = self._state_variables()
+        if set(state) != set(variables):
+            raise ValueError(f"expected {', '.join(sorted(variables))}, got {', '.join(sorted(state))}")
+        for name, variable in variables.items():
+            if state[name].shape != tuple(variable.shape):
+                raise ValueError(f"{name}: expected {tuple(variable.shape)}, got {state[name].shape}")
+        for name, variable in variables.items():
+            variable.assign(state[name])
+        self._compiled_write()
+
+    def _state_variables(self) -> dict[str, keras.Variable]:
+        own = {variable.name.removeprefix("all_weights_"): variable for variable in self.adam.variables}
+        del own["learning_rate"]  # set in every step
+        return {"weights": self._vector, **own}
 
     def read_weights(self) -> None:
         """Takes the network's present weights; call it after they were set from outside."""
         self._vector.assign(np.concatenate([variable.numpy().ravel() for variable in self._variables]))
-
-    def write_weights(self) -> None:
-        """Sets the network's weights; call it after `state` was restored."""
-        self._compiled_write()
 
     def gradient(self, tape: tf.GradientTape, loss: tf.Tensor) -> tf.Tensor:
         """The gradient of a loss with respect to all weights, as a vector."""
@@ -85,12 +102,12 @@ class FlatAdam:
             return
         current = self._vector.numpy()
         self.adam.finalize_variable_values([self._vector])
-        self.write_weights()
+        self._compiled_write()
         try:
             yield
         finally:
             self._vector.assign(current)
-            self.write_weights()
+            self._compiled_write()
 
     def _apply(self, gradient: tf.Tensor) -> None:
         # Keras sums the gradients over the replicas once more.

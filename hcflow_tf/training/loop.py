@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
+import dataclasses
+import math
 import pathlib
-import signal
-import sys
+import re
 import time
 from collections.abc import Iterator
 
@@ -18,10 +18,31 @@ from hcflow_tf.data.dataset import TrainingData, validation_pairs
 from hcflow_tf.errors import HCFlowError
 from hcflow_tf.model import HCFlow
 from hcflow_tf.store import CONFIG_FILE, WEIGHTS_FILE, assign_weights, find_model, read_weights
-from hcflow_tf.training.run_directory import RunDirectory, as_disk_error
+from hcflow_tf.training.checkpoint import State
+from hcflow_tf.training.run_directory import RunDirectory
 from hcflow_tf.training.step import TrainingStep
-from hcflow_tf.training.strategy import make_strategy
+from hcflow_tf.training.stop_signals import stop_signals
+from hcflow_tf.training.strategy import check_batch_size, is_chief, make_strategy, sum_over_workers, worker_count
 from hcflow_tf.training.validation import Pair, validate
+
+
+@dataclasses.dataclass
+class Progress:
+    """How far a run is, as its checkpoints keep it beside the weights.
+
+    Attributes:
+      step: steps taken.
+      best: the best validation PSNR so far, dB.
+      rate_factor: of the learning rates; halved whenever the run goes back to a checkpoint.
+      rollbacks: how often it went back.
+      skipped: steps that were skipped because a loss or a gradient was not finite.
+    """
+
+    step: int = 0
+    best: float = -math.inf
+    rate_factor: float = 1.0
+    rollbacks: int = 0
+    skipped: int = 0
 
 
 def train(config: Config, run_dir: pathlib.Path, *, resume: str = "auto", devices: str = "auto") -> int:
@@ -34,75 +55,121 @@ def train(config: Config, run_dir: pathlib.Path, *, resume: str = "auto", device
       devices: see `make_strategy`.
 
     Returns:
-      0, or 130 if it was interrupted (and has written a checkpoint).
+      0, or 130 or 143 if SIGINT or SIGTERM stopped it (and it has written a checkpoint).
 
     Raises:
-      HCFlowError: bad input, a full disk, or gradients that stay non-finite; what was saved before is kept.
+      HCFlowError: bad input, a full disk, a lost worker, or gradients that stay non-finite; what was saved is kept.
     """
-    run = RunDirectory(run_dir, config, resume=resume)
     strategy = make_strategy(devices)
+    check_batch_size(config.training.batch_size, strategy)
+    run = RunDirectory(run_dir, config, resume=resume, writes=is_chief(strategy))
     # Grappler's fusion of convolution and LeakyReLU fails on gradient graphs, with an error message and no effect.
     tf.config.optimizer.set_experimental_options({"remapping": False})
     keras.utils.set_random_seed(config.training.seed)
-    data = TrainingData(config, show_progress=True)
-    print("\n".join(data.report.lines()))
+    data = TrainingData(config, show_progress=run.writes)
+    say = print if run.writes else _silent
+    say("\n".join(data.report.lines()))
     held_out = list(validation_pairs(config))
+    try:
+        return _train(config, run, strategy, data, held_out, say)
+    except tf.errors.OpError as error:
+        if worker_count(strategy) > 1 and isinstance(error, _LOST_WORKER):
+            raise _lost_worker(error) from error
+        raise
 
+
+def _train(config: Config, run: RunDirectory, strategy, data: TrainingData, held_out: list[Pair], say) -> int:
+    training = config.training
     with strategy.scope():
-        training = config.training
         model = HCFlow(config.model, mixed_precision=training.mixed_precision, recompute=training.recompute)
-        step = tf.Variable(0, dtype=tf.int64, trainable=False)
-        best = tf.Variable(-np.inf, trainable=False)
-    if training.start_from and not run.resuming:
-        _load_start(model, config)
     training_step = TrainingStep(config, model, strategy)
-    manager = run.checkpoints(_checkpoint(training_step, step, best))
     if run.resuming:
-        _restore(manager, training_step)
-    elif not training.start_from:
-        first_batch, _ = next(iter(data.dataset(0, training.batch_size).take(1)))
-        model.initialise_actnorm(first_batch)
-        training_step.optimizer.read_weights()
+        progress = _restore(run, training_step)
+        run.forget_after(progress.step)
+    else:
+        progress = Progress()
+        _initialise(training_step, data)
+        _save_checkpoint(run, training_step, progress)
+    _check_agreement(strategy, progress.step, run.path)
 
-    first = int(step)
-    replicas = strategy.num_replicas_in_sync
-    print(f"training {model.count_params():,} weights from step {first} to {training.steps} on {replicas} replica(s)")
-    batches = iter(strategy.experimental_distribute_dataset(data.dataset(first, training.batch_size)))
-    progress = _Progress(first, training.steps)
+    workers, replicas = worker_count(strategy), strategy.num_replicas_in_sync
+    where = f"{replicas} replica(s)" + (f" of {workers} workers" if workers > 1 else "")
+    say(f"training {model.count_params():,} weights from step {progress.step} to {training.steps} on {where}", flush=True)
+    batches, report = _batches(strategy, data, config, progress), _Report(progress, training.steps)
     skipped_in_row = 0
-    with _interruptible() as interrupted:
-        for current in range(first, training.steps):
-            values, finite = training_step(*_next(batches), current)
-            step.assign(current + 1)
-            progress.add(values)
+    with stop_signals() as stop:
+        while progress.step < training.steps:
+            values, bad = training_step(*_next(batches), progress.step, rate_factor=progress.rate_factor)
+            progress.step += 1
+            report.add(values)
 
-            skipped_in_row = 0 if finite else skipped_in_row + 1
+            skipped_in_row = skipped_in_row + 1 if bad else 0
+            if bad:
+                progress.skipped += 1
+                run.log(progress.step, {"not_finite": ", ".join(bad)}, kind="skipped")
+                say(f"step {progress.step} skipped: {', '.join(bad)} not finite", flush=True)
             if skipped_in_row >= training.max_skipped_steps:
-                raise HCFlowError(
-                    f"step {current + 1}: the gradients were not finite {skipped_in_row} times in a row; "
-                    f"the last good checkpoint is {manager.latest_checkpoint}; "
-                    "lower optimizer.learning_rate or start from a trained model"
-                )
-            done = current + 1
-            last = done == training.steps or interrupted()
-            if done % training.log_every == 0 or last:
-                run.log(done, progress.report(done, skipped_in_row), prefix="train")
-            if held_out and (done % training.validate_every == 0 or done == training.steps):
-                _validate(run, config, training_step, held_out, done, best)
-            if last or (done % training.checkpoint_every == 0 and skipped_in_row == 0):
-                _save(run, manager, config, training_step, done, last_is_best=not held_out)
-            if interrupted():
-                print(f"interrupted at step {done}; the same command goes on from here")
-                return 130
+                progress = _go_back(run, training_step, progress, skipped_in_row, bad, say)
+                batches, report = _batches(strategy, data, config, progress), _Report(progress, training.steps)
+                skipped_in_row = 0
+                continue
+
+            stopping = sum_over_workers(strategy, float(stop.signal > 0)) > 0
+            last = stopping or progress.step == training.steps
+            if progress.step % training.log_every == 0 or last:
+                line, figures = report.means(progress)
+                say(line, flush=True)
+                run.log(progress.step, figures, kind="train")
+            if held_out and (progress.step % training.validate_every == 0 or progress.step == training.steps) and run.writes:
+                _validate(run, config, training_step, held_out, progress)
+            if last or (progress.step % training.checkpoint_every == 0 and not skipped_in_row):
+                _save(run, config, training_step, progress, last_is_best=not held_out)
+            if stopping and progress.step < training.steps:
+                say(f"stopped at step {progress.step}; the same command goes on from here")
+                return stop.exit_code
     return 0
+
+
+_LOST_WORKER = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError, tf.errors.CancelledError)
+"""What collective operations raise when another process has ended."""
+
+
+def _lost_worker(error: tf.errors.OpError) -> HCFlowError:
+    named = re.search(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)", error.message)
+    which = f"{named[1]} {named[2]}" if named else "another worker"
+    return HCFlowError(
+        f"lost the connection to {which} ({type(error).__name__}); the last checkpoint is kept: "
+        "end the workers that still run, and start all of them again to go on from there"
+    )
+
+
+def _silent(*args: object, **kwargs: object) -> None:
+    """What the workers print that are not the chief."""
+
+
+def _batches(strategy: tf.distribute.Strategy, data: TrainingData, config: Config, progress: Progress) -> Iterator:
+    return iter(strategy.experimental_distribute_dataset(data.dataset(progress.step, config.training.batch_size)))
 
 
 def _next(batches: Iterator) -> tuple[tf.Tensor, tf.Tensor]:
     try:
         return next(batches)
     except tf.errors.OpError as error:  # an image that was readable at the scan no longer is
-        lines = [line for line in error.message.splitlines() if "Error: " in line] or [error.message]
+        lines = [line for line in error.message.splitlines() if "Error: " in line]
+        if not lines:
+            raise
         raise HCFlowError(f"reading the training images failed: {lines[0]}; the last checkpoint is kept") from error
+
+
+def _initialise(training_step: TrainingStep, data: TrainingData) -> None:
+    """First weights: another model's, or ActNorms set from the first global batch, which every worker sees whole."""
+    config, model = training_step.config, training_step.model
+    if config.training.start_from:
+        _load_start(model, config)
+    else:
+        first_batch, _ = next(iter(data.dataset(0, config.training.batch_size).take(1)))
+        model.initialise_actnorm(first_batch)
+    training_step.optimizer.read_weights()
 
 
 def _load_start(model: HCFlow, config: Config) -> None:
@@ -114,102 +181,109 @@ def _load_start(model: HCFlow, config: Config) -> None:
     assign_weights(model, read_weights(directory / WEIGHTS_FILE), source=directory)
 
 
-def _checkpoint(training_step: TrainingStep, step: tf.Variable, best: tf.Variable) -> tf.train.Checkpoint:
-    """All that a resumed run needs; the data need only the step."""
-    states = {name: tf.train.Checkpoint(**optimizer.state) for name, optimizer in training_step.optimizers.items()}
-    return tf.train.Checkpoint(step=step, best=best, **states)
+def _check_agreement(strategy: tf.distribute.Strategy, step: int, path: pathlib.Path) -> None:
+    """All workers must have read the same checkpoint; a worker alone agrees with itself."""
+    count = worker_count(strategy)
+    if sum_over_workers(strategy, step) != count * step or sum_over_workers(strategy, step**2) != count * step**2:
+        raise HCFlowError(f"the workers do not see the same run in {path}: --run-dir must be on a file system that they share")
 
 
-def _restore(manager: tf.train.CheckpointManager, training_step: TrainingStep) -> None:
+def _save_checkpoint(run: RunDirectory, training_step: TrainingStep, progress: Progress) -> None:
+    if not run.writes:
+        return
+    state = {f"progress/{name}": np.asarray(value) for name, value in dataclasses.asdict(progress).items() if name != "step"}
+    state |= {"seed": np.asarray(training_step.config.training.seed), "actnorm_initialised": np.asarray(True)}
+    for name, optimizer in training_step.optimizers.items():
+        state |= {f"{name}/{key}": value for key, value in optimizer.state.items()}
+    run.checkpoints.save(progress.step, state)
+
+
+def _restore(run: RunDirectory, training_step: TrainingStep) -> Progress:
+    """Takes up the newest readable checkpoint."""
+    step, state = run.checkpoints.load()
     try:
-        manager.checkpoint.restore(manager.latest_checkpoint).assert_consumed()
-    except (tf.errors.OpError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise HCFlowError(f"cannot resume from {manager.latest_checkpoint}: {reason}; start with a new --run-dir") from error
-    for optimizer in training_step.optimizers.values():
-        optimizer.write_weights()
+        for name, optimizer in training_step.optimizers.items():
+            optimizer.load_state(_part(state, name))
+        fields = {field.name: field.type for field in dataclasses.fields(Progress)}
+        return Progress(step, **{name: value.item() for name, value in _part(state, "progress").items() if name in fields})
+    except (ValueError, TypeError) as error:
+        raise HCFlowError(f"cannot resume from step {step} in {run.path}: {error}; start with a new --run-dir") from error
 
 
-def _validate(
-    run: RunDirectory, config: Config, training_step: TrainingStep, pairs: list[Pair], done: int, best: tf.Variable
-) -> None:
+def _part(state: State, name: str) -> State:
+    return {key.removeprefix(f"{name}/"): value for key, value in state.items() if key.startswith(f"{name}/")}
+
+
+def _go_back(run: RunDirectory, training_step: TrainingStep, progress: Progress, skipped: int, bad: list[str], say) -> Progress:
+    """Returns to the last checkpoint with half the learning rate, or ends the run if it did so too often."""
+    what = f"step {progress.step}: {', '.join(bad)} not finite {skipped} times in a row"
+    if progress.rollbacks >= training_step.config.training.max_rollbacks:
+        raise HCFlowError(
+            f"{what}, after going back {progress.rollbacks} times; the last good checkpoint is {run.checkpoints.newest}; "
+            "lower optimizer.learning_rate or start from a trained model"
+        )
+    good = _restore(run, training_step)
+    back = dataclasses.replace(
+        good, rate_factor=progress.rate_factor / 2, rollbacks=progress.rollbacks + 1, skipped=progress.skipped
+    )
+    say(f"{what}: back to step {back.step} with {back.rate_factor:g} times the learning rate", flush=True)
+    run.log(back.step, {"rate_factor": back.rate_factor, "from_step": progress.step}, kind="rollback")
+    _save_checkpoint(run, training_step, back)
+    return back
+
+
+def _validate(run: RunDirectory, config: Config, training_step: TrainingStep, pairs: list[Pair], progress: Progress) -> None:
     with training_step.optimizer.averaged_weights():
         figures, pictures = validate(training_step.model, pairs, config.losses.quantization_levels)
         score = figures["psnr_y" if config.model.task == "rescaling" else "psnr_rgb"]
-        if score > float(best):
-            best.assign(score)
+        if score > progress.best:
+            progress.best = score
             run.save_best(training_step.model)
-    run.log(done, figures, prefix="validation")
-    run.log_pictures(done, pictures)
-    print("validation at step", done, " ".join(f"{name} {value:.3f}" for name, value in figures.items()))
+    run.log(progress.step, figures, kind="validation")
+    run.log_pictures(progress.step, pictures)
+    figures_text = " ".join(f"{name} {value:.3f}" for name, value in figures.items())
+    print("validation at step", progress.step, figures_text, flush=True)
 
 
-def _save(
-    run: RunDirectory,
-    manager: tf.train.CheckpointManager,
-    config: Config,
-    training_step: TrainingStep,
-    done: int,
-    *,
-    last_is_best: bool,
-) -> None:
-    try:
-        manager.save(checkpoint_number=done)
-    except (tf.errors.OpError, OSError) as error:
-        raise as_disk_error(error, run.path / "checkpoints") from error
+def _save(run: RunDirectory, config: Config, training_step: TrainingStep, progress: Progress, *, last_is_best: bool) -> None:
+    """Writes `last/`, then the checkpoint: a run that was killed in between writes both again."""
+    if not run.writes:
+        return
     with training_step.optimizer.averaged_weights():
         run.save_last(training_step.model, config, is_best=last_is_best)
+    _save_checkpoint(run, training_step, progress)
 
 
-class _Progress:
+class _Report:
     """Means of the losses since the last report, the step rate and the time left."""
 
-    def __init__(self, first: int, total: int):
+    def __init__(self, progress: Progress, total: int):
         self._total = total
-        self._start = self._reported = first
+        self._start = progress.step
         self._start_time: float | None = None
         self._rows: list[dict[str, float]] = []
 
     def add(self, values: dict[str, float]) -> None:
+        """Takes the losses of a step."""
         if self._start_time is None:  # the first step also builds the graph: not counted in the rate
             self._start_time, self._start = time.monotonic(), self._start + 1
         self._rows.append(values)
 
-    def report(self, done: int, skipped: int) -> dict[str, float]:
-        """Prints the line and returns its figures."""
-        means = {name: float(np.mean([row[name] for row in self._rows if name in row])) for name in self._rows[-1]}
-        elapsed = time.monotonic() - self._start_time
-        rate = (done - self._start) / elapsed if done > self._start and elapsed > 0 else float("nan")
-        left = (self._total - done) / rate if rate > 0 else 0.0
+    def means(self, progress: Progress) -> tuple[str, dict[str, float]]:
+        """The line to print and its figures; losses that were not finite are left out of their mean."""
+        finite = {name: [row[name] for row in self._rows if math.isfinite(row.get(name, math.nan))] for name in self._rows[-1]}
+        means = {name: float(np.mean(values)) for name, values in finite.items() if values}
+        elapsed, done = time.monotonic() - self._start_time, progress.step
+        rate = (done - self._start) / elapsed if done > self._start and elapsed > 0 else 0.0
+        left = f", {_duration((self._total - done) / rate)} left" if rate else ""
         losses = " ".join(f"{name} {value:.5g}" for name, value in means.items())
-        note = f", {skipped} steps skipped in a row" if skipped else ""
-        print(f"step {done}/{self._total} {losses}, {rate:.2f} steps/s, {_duration(left)} left{note}", flush=True)
+        skipped = f", {progress.skipped} skipped so far" if progress.skipped else ""
         self._rows = []
-        return {**means, "steps_per_second": rate if rate == rate else 0.0, "skipped_in_row": skipped}
+        line = f"step {done}/{self._total} {losses}, {rate:.2f} steps/s{left}{skipped}"
+        return line, {**means, "steps_per_second": rate, "skipped": progress.skipped}
 
 
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {seconds:02}s"
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator:
-    """Within the block, Ctrl-C and SIGTERM let the running step end and be saved; a second Ctrl-C stops at once."""
-    caught: list[int] = []
-
-    def handle(number: int, frame: object) -> None:
-        caught.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        print("stopping after this step ...", file=sys.stderr)
-
-    try:
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not the main thread, where signals are not ours
-        before = {}
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

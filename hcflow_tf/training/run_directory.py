@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import pathlib
@@ -16,47 +17,82 @@ from hcflow_tf.errors import HCFlowError, UsageError
 from hcflow_tf.files import write_atomically
 from hcflow_tf.model import HCFlow
 from hcflow_tf.store import CONFIG_FILE, WEIGHTS_FILE, save_model, save_weights
+from hcflow_tf.training.checkpoint import Checkpoints
 
 LOG_FILE = "log.jsonl"
-KEPT_CHECKPOINTS = 2
 _PACKAGES = ("hcflow_tf", "tensorflow", "keras", "tensorflow-probability", "numpy", "pillow")
 # Keys that a resumed run may change: they do not alter what it has learnt so far.
 _FREE_SECTIONS = {"data": {"cache", "cache_dir", "workers", "validation", "validation_images"}}
-_FREE_TRAINING = {"steps", "validate_every", "checkpoint_every", "log_every", "max_skipped_steps", "recompute", "xla"}
+_FREE_TRAINING = {"steps", "validate_every", "checkpoint_every", "log_every", "recompute", "xla"}
+_FREE_TRAINING |= {"max_skipped_steps", "max_rollbacks"}
 
 
 class RunDirectory:
-    """A directory that is itself a model directory (the best weights) and holds `last/`, the model of the last save."""
+    """A directory that is itself a model directory (the best weights) and holds `last/`, the model of the last save.
 
-    def __init__(self, path: pathlib.Path, config: Config, *, resume: str):
+    Only the chief of several workers writes; all of them read, so the directory is on a file system that they share.
+
+    Attributes:
+      path: the directory.
+      checkpoints: what the run resumes from.
+    """
+
+    def __init__(self, path: pathlib.Path, config: Config, *, resume: str, writes: bool = True):
         """Opens or creates the directory.
+
+        Args:
+          path: the directory.
+          config: of the run.
+          resume: "auto" or "never".
+          writes: False for the workers that are not the chief.
 
         Raises:
           UsageError: there is a run already and `resume` is "never", or its config is another one.
+          HCFlowError: the directory cannot be written.
         """
-        self.path = path
-        self.resuming = (path / "checkpoints" / "checkpoint").is_file()
+        self.path, self.writes = path, writes
+        self.checkpoints = Checkpoints(path / "checkpoints")
+        self.resuming = bool(self.checkpoints)
         if self.resuming and resume == "never":
             raise UsageError(f"{path} already holds a run: choose another --run-dir, or --resume auto to go on with it")
         if self.resuming:
             _check_same_run(load_config(path / CONFIG_FILE), config, path)
-        path.mkdir(parents=True, exist_ok=True)
+        self._summaries = tf.summary.create_noop_writer()
+        if not writes:
+            return
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            for folder in (path, path / "last", path / "checkpoints"):
+                _remove_leftovers(folder)
+        except OSError as error:
+            raise HCFlowError(f"cannot write to {path}: {error.strerror}; choose another --run-dir") from error
         save_config(config, path / CONFIG_FILE)
         write_atomically(path / "versions.json", (json.dumps(_versions(), indent=1) + "\n").encode())
         self._summaries = tf.summary.create_file_writer(str(path / "tensorboard"))
 
-    def checkpoints(self, checkpoint: tf.train.Checkpoint) -> tf.train.CheckpointManager:
-        """The manager of the checkpoints to resume from."""
-        return tf.train.CheckpointManager(checkpoint, str(self.path / "checkpoints"), max_to_keep=KEPT_CHECKPOINTS)
-
-    def log(self, step: int, values: Mapping[str, float], *, prefix: str) -> None:
+    def log(self, step: int, values: Mapping[str, float | str], *, kind: str) -> None:
         """Appends figures to log.jsonl and TensorBoard."""
+        if not self.writes:
+            return
         with (self.path / LOG_FILE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "kind": prefix, **values}) + "\n")
+            file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
         with self._summaries.as_default(step):
             for name, value in values.items():
-                tf.summary.scalar(f"{prefix}/{name}", value)
+                if not isinstance(value, str):
+                    tf.summary.scalar(f"{kind}/{name}", value)
         self._summaries.flush()
+
+    def forget_after(self, step: int) -> None:
+        """Drops what log.jsonl tells of later steps, which the run is about to take again, and a line cut short."""
+        file = self.path / LOG_FILE
+        if not self.writes or not file.is_file():
+            return
+        kept = []
+        for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+        write_atomically(file, "".join(kept).encode())
 
     def log_pictures(self, step: int, pictures: list[np.ndarray]) -> None:
         """Writes LR, temperature 0, temperature 0.8 and HR side by side to TensorBoard."""
@@ -73,6 +109,14 @@ class RunDirectory:
         save_model(model, self.path / "last", config)
         if is_best or not (self.path / WEIGHTS_FILE).is_file():
             self.save_best(model)
+
+
+def _remove_leftovers(folder: pathlib.Path) -> None:
+    """Removes what a killed run was writing beside its files; see `atomic_path`."""
+    for name in (CONFIG_FILE, WEIGHTS_FILE, LOG_FILE, "step_*.npz"):
+        stem, suffix = name.rsplit(".", 1)
+        for file in folder.glob(f".{stem}-????????.{suffix}"):
+            file.unlink(missing_ok=True)
 
 
 def _check_same_run(old: Config, new: Config, path: pathlib.Path) -> None:
@@ -93,8 +137,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed as a package"
     return versions
-
-
-def as_disk_error(error: Exception, path: pathlib.Path) -> HCFlowError:
-    """One line for what TensorFlow says when it cannot write."""
-    return HCFlowError(f"cannot write to {path}: {' '.join(str(error).split())[:300]}; what was saved before is kept")

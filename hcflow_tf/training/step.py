@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -27,9 +28,11 @@ def update_terms(config: LossConfig) -> list[tuple[str, ...]]:
     return [terms for terms in active if terms]
 
 
-def decay(config: OptimizerConfig, step: int) -> float:
-    """The factor of the learning rates in iteration `step`, from 0: linear warm-up, halved at the given steps."""
+def decay(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The factor of the learning rates in iteration `step` of `steps`, from 0: linear warm-up, then halvings or a cosine."""
     factor = 0.5 ** sum(step >= halving for halving in config.halve_at)
+    if config.cosine:
+        factor = 0.5 + 0.5 * math.cos(math.pi * step / steps)
     return factor * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else factor
 
 
@@ -68,39 +71,51 @@ class TrainingStep:
         both = {"model": self.optimizer, "discriminator": self.discriminator_optimizer}
         return {name: optimizer for name, optimizer in both.items() if optimizer is not None}
 
-    def __call__(self, hr: tf.Tensor, lr: tf.Tensor, step: int) -> tuple[dict[str, float], bool]:
+    def __call__(
+        self, hr: tf.Tensor, lr: tf.Tensor, step: int, *, rate_factor: float = 1.0
+    ) -> tuple[dict[str, float], list[str]]:
         """Runs iteration `step` on a global batch.
 
+        Args:
+          hr: [batch, crop, crop, 3] in [0, 1], distributed over the replicas.
+          lr: its LR images.
+          step: from 0; decides the learning rate and the noise.
+          rate_factor: of all learning rates, below 1 after a run went back to a checkpoint.
+
         Returns:
-          The losses, unweighted means over the batch, and whether all gradients were finite.
+          The losses, unweighted means over the global batch, and the names of those that were not finite, or whose
+          gradient was not; their updates were skipped.
         """
-        rates, factor = self.config.optimizer, decay(self.config.optimizer, step)
+        rates = self.config.optimizer
+        factor = rate_factor * decay(rates, step, self.config.training.steps)
         updates = [(update, rates.learning_rate) for update in self._updates]
         if self._discriminator_update is not None:
             if step < rates.discriminator_warmup_steps:
                 updates = []
             updates.append((self._discriminator_update, rates.discriminator_learning_rate))
-        values, all_finite = {}, True
+        values, skipped = {}, []
         for index, (update, rate) in enumerate(updates):
             seed = tf.constant([self.config.training.seed, step * 4 + index], tf.int64)
-            update_values, finite = update(hr, lr, seed, rate * factor)
-            values.update({name: float(value) for name, value in update_values.items()})
-            all_finite = all_finite and finite
-        return values, all_finite
+            update_values, bad = update(hr, lr, seed, rate * factor)
+            values |= update_values
+            skipped += bad
+        return values, skipped
 
     def _compile(
         self, terms: tuple[str, ...], compute_losses: Callable[..., Losses], optimizer: FlatAdam
-    ) -> Callable[..., tuple[Losses, bool]]:
-        """The optimiser step for some losses: (hr, lr, seed, learning rate) -> (losses, finite)."""
+    ) -> Callable[..., tuple[dict[str, float], list[str]]]:
+        """The optimiser step for some losses: (hr, lr, seed, learning rate) -> (losses, those that were not finite)."""
         global_batch = self.config.training.batch_size
 
-        @tf.function(jit_compile=self.config.training.xla, autograph=False)
         def gradient(hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> tuple[tf.Tensor, Losses]:
             with tf.GradientTape() as tape:
                 per_image = compute_losses(terms, hr, lr, noise)
                 means = {name: tf.reduce_sum(value) / global_batch for name, value in per_image.items()}
                 total = tf.add_n([self._weight(name) * value for name, value in means.items()])
             return optimizer.gradient(tape, total), means
+
+        if self.config.training.xla:
+            gradient = tf.function(gradient, jit_compile=True, autograph=False)
 
         def on_replica(hr: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, Losses, tf.Tensor]:
             context = tf.distribute.get_replica_context()
@@ -113,11 +128,15 @@ class TrainingStep:
             summed, values, finite = self.strategy.run(on_replica, (hr, lr, seed))
             return summed, *tf.nest.map_structure(self._first_replica, (values, finite))
 
-        def update(hr: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor, rate: float) -> tuple[Losses, bool]:
-            summed, values, finite = total_gradient(hr, lr, seed)
-            if finite:
+        def update(hr: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor, rate: float) -> tuple[dict[str, float], list[str]]:
+            summed, means, finite_gradient = total_gradient(hr, lr, seed)
+            values = {name: float(value) for name, value in means.items()}
+            bad = [name for name, value in values.items() if not math.isfinite(value)]
+            if not bad and not finite_gradient:
+                bad = [f"gradient of {' + '.join(values)}"]
+            if not bad:
                 optimizer.apply(summed, rate)
-            return values, bool(finite)
+            return values, bad
 
         return update
 
@@ -136,7 +155,8 @@ class TrainingStep:
         first = batch * tf.cast(context.replica_id_in_sync_group, tf.int32)
 
         def part(draw: Callable[..., tf.Tensor], shape: list[int], stream: int) -> tf.Tensor:
-            drawn = draw([batch * replicas, *shape], seed=seed + tf.constant([0, stream * 2**40], tf.int64), alg="philox")
+            stream_seed = seed + tf.constant([0, stream * 2**40], tf.int64)
+            drawn = draw([batch * replicas, *shape], seed=stream_seed, dtype=hr.dtype, alg="philox")
             return tf.slice(drawn, [first, 0, 0, 0], [batch, *shape])
 
         noise: dict = {}
