@@ -4,46 +4,23 @@ from __future__ import annotations
 
 import errno
 import json
-import signal
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tiny import photograph
+from training_runs import RESCALING, batch, make_config, make_step, run_steps
 
 from hcflow_tf import losses
-from hcflow_tf.config import parse_config
 from hcflow_tf.data.images import write_image
 from hcflow_tf.errors import HCFlowError, UsageError
 from hcflow_tf.model import HCFlow
 from hcflow_tf.store import load_model, save_model
 from hcflow_tf.training import loop
-from hcflow_tf.training.checkpoint import Checkpoints
 from hcflow_tf.training.loop import train
-from hcflow_tf.training.step import TrainingStep, decay, update_terms
+from hcflow_tf.training.step import decay, update_terms
 from hcflow_tf.training.strategy import make_strategy
-
-BASE = """
-model: {scale: 2, main_steps: 1, conditional_steps: 1, main_width: 4, conditional_width: 4,
-        rrdb_blocks: [1, 1], rrdb_features: 4, rrdb_growth: 2}
-data: {crop_size: 16, cache: memory}
-optimizer: {learning_rate: 1e-2}
-training: {steps: 4, batch_size: 4, validate_every: 2, checkpoint_every: 2, log_every: 1}
-"""
-RESCALING = (
-    "model.task=rescaling",
-    "losses.nll=0",
-    "losses.pixel=1",
-    "losses.pixel_temperature=1",
-    "losses.lr=0.05",
-    "losses.latent=1e-5",
-    "losses.separate_updates=false",
-)
-
-
-def make_config(*overrides: str):
-    return parse_config(BASE, overrides)
 
 
 @pytest.fixture(scope="module")
@@ -52,41 +29,6 @@ def photos(tmp_path_factory):
     for index in range(3):
         write_image(folder / f"{index}.png", photograph(40, 48, seed=index))
     return f"data.train.hr={folder}", f"data.validation.hr={folder}"
-
-
-def batch(count: int = 4, size: int = 16) -> tuple[np.ndarray, np.ndarray]:
-    hr = np.stack([photograph(size, size, seed=index) for index in range(count)]).astype(np.float32) / 255
-    return hr, hr.reshape(count, size // 2, 2, size // 2, 2, 3).mean(axis=(2, 4))
-
-
-def make_step(config, devices: str = "cpu"):
-    """A model with fixed first weights, and its training step, over some devices."""
-    strategy = make_strategy(devices)
-    keras.utils.set_random_seed(0)
-    with strategy.scope():
-        model = HCFlow(config.model)
-    rng = np.random.default_rng(0)
-    model.initialise_actnorm(batch()[0])
-    for variable in model.weights:
-        variable.assign(variable.numpy() + 0.05 * rng.standard_normal(variable.shape))
-    return model, TrainingStep(config, model, strategy)
-
-
-def distribute(strategy, array: np.ndarray):
-    local = len(array) // strategy.num_replicas_in_sync
-
-    def part(context):
-        first = local * context.replica_id_in_sync_group
-        return tf.constant(array[first : first + local])
-
-    return strategy.experimental_distribute_values_from_function(part)
-
-
-def run_steps(config, devices: str = "cpu", steps: int = 3, data=None):
-    model, step = make_step(config, devices)
-    hr, lr = data or batch()
-    values = [step(distribute(step.strategy, hr), distribute(step.strategy, lr), index) for index in range(steps)]
-    return values, np.concatenate([variable.numpy().ravel() for variable in model.weights]), step
 
 
 @pytest.mark.parametrize("overrides", [(), RESCALING], ids=["super_resolution", "rescaling"])
@@ -136,21 +78,6 @@ def test_rounding_is_straight_through():
         rounded = losses.round_straight_through(image)
     np.testing.assert_allclose(rounded, [[[[0, 128 / 255, 1]]]], atol=1e-7)
     np.testing.assert_array_equal(tape.gradient(rounded, image), np.ones([1, 1, 1, 3]))
-
-
-def test_non_finite_step_changes_nothing():
-    config = make_config()
-    model, step = make_step(config)
-    before = [variable.numpy() for variable in (*model.weights, *step.optimizer.adam.variables)]
-    hr, lr = batch()
-    _, skipped = step(tf.constant(np.full_like(hr, np.nan)), tf.constant(lr), 0)
-    assert skipped == ["nll"]
-    after = [variable.numpy() for variable in (*model.weights, *step.optimizer.adam.variables)]
-    changed = [index for index, (a, b) in enumerate(zip(before, after, strict=True)) if not np.array_equal(a, b)]
-    assert not changed
-    _, skipped = step(tf.constant(hr), tf.constant(lr), 1)
-    assert not skipped
-    assert any(not np.array_equal(a, b.numpy()) for a, b in zip(before, model.weights, strict=False))
 
 
 def test_weights_are_averaged():
@@ -228,38 +155,6 @@ def test_without_validation_the_last_model_is_the_best(tmp_path, photos):
     best, last = load_model(tmp_path / "run"), load_model(tmp_path / "run/last")
     for ours, theirs in zip(best.weights, last.weights, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-
-
-def test_interruption_saves_first_and_the_same_command_goes_on(tmp_path, photos, monkeypatch):
-    call = TrainingStep.__call__
-
-    def interrupted_call(self, hr, lr, step, **options):
-        if step == 2:
-            signal.raise_signal(signal.SIGINT)
-        return call(self, hr, lr, step, **options)
-
-    monkeypatch.setattr(TrainingStep, "__call__", interrupted_call)
-    config = make_config(*photos, "training.checkpoint_every=100")
-    assert train(config, tmp_path / "run", devices="cpu") == 130
-    assert Checkpoints(tmp_path / "run/checkpoints").newest.name == "step_00000003.npz"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    monkeypatch.undo()
-    assert train(config, tmp_path / "run", devices="cpu") == 0
-    assert [row["step"] for row in read_log(tmp_path / "run") if row["kind"] == "train"] == [1, 2, 3, 4]
-
-
-def test_persisting_non_finite_gradients_stop_the_run(tmp_path, photos, monkeypatch):
-    call = TrainingStep.__call__
-    monkeypatch.setattr(
-        TrainingStep,
-        "__call__",
-        lambda self, hr, lr, step, **options: call(self, hr * (np.nan if step >= 2 else 1), lr, step, **options),
-    )
-    config = make_config(*photos, "training.steps=20", "training.max_skipped_steps=3", "training.max_rollbacks=2")
-    message = r"step 5: nll not finite 3 times in a row, after going back 2 times; .*checkpoints/step_00000002.npz"
-    with pytest.raises(HCFlowError, match=message):
-        train(config, tmp_path / "run", devices="cpu")
-    assert all(np.isfinite(weight.numpy()).all() for weight in load_model(tmp_path / "run").weights)
 
 
 def test_full_disk_keeps_the_last_checkpoint(tmp_path, photos, monkeypatch):
