@@ -23,7 +23,7 @@ $(VENV)/installed: requirements.txt setup.py
 
 quickstart: install
 	$(VENV)/bin/python -m hcflow_tf.train --config configs/quickstart.yaml --run-dir $(RUN)
-	$(VENV)/bin/python -m hcflow_tf.compare --model $(RUN) -o $(RUN)/comparison.png
+	$(VENV)/bin/python -m hcflow_tf.compare --model $(RUN) -o $(RUN)/comparison.png --overwrite
 
 lint: install
 	$(VENV)/bin/ruff check .

@@ -8,15 +8,16 @@ import logging
 import pathlib
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # so that a checkout works without being installed
 
-from hcflow_tf import cli, load_model
+from hcflow_tf import cli, files, load_model
 from hcflow_tf.errors import HCFlowError
+from hcflow_tf.store import model_files
 
 if TYPE_CHECKING:
     from hcflow_tf.inference.runtimes import Runtime
@@ -57,9 +58,10 @@ def main(script: str, command: types.ModuleType, argv: Sequence[str] | None = No
 
 
 def add_arguments(parser: argparse.ArgumentParser, output: str) -> None:
-    """Adds --model and --output; `output` says what is written there."""
+    """Adds --model, --output and --overwrite; `output` says what is written there."""
     parser.add_argument("--model", required=True, help="model directory (trained or converted), or a shipped model's name")
     parser.add_argument("--output", required=True, type=pathlib.Path, help=output)
+    parser.add_argument("--overwrite", action="store_true", help="replace what exists there")
 
 
 def lr_size(text: str) -> tuple[int, int]:
@@ -68,6 +70,15 @@ def lr_size(text: str) -> tuple[int, int]:
     if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in LR pixels, such as 64x64, got {text!r}")
     return int(height), int(width)
+
+
+def check_targets(args: argparse.Namespace, targets: Iterable[pathlib.Path]) -> None:
+    """Checks that no target exists, or that --overwrite allows it; never the model's own files.
+
+    Raises:
+      UsageError: it would destroy something.
+    """
+    files.check_targets(targets, inputs=model_files(args.model), overwrite=args.overwrite, option="--output")
 
 
 def load(args: argparse.Namespace) -> HCFlow:

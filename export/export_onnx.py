@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
     from hcflow_tf.inference.folded import InferenceModel
     from hcflow_tf.inference.onnx_runtime import OnnxRuntime
 
+    targets = [args.output] + ([encoder_path(args.output)] if model.config.task == "rescaling" else [])
+    frame.check_targets(args, targets)
     folded = InferenceModel(model)
     files = {args.output: convert(decoder(folded, None, latents=True), folded, args)}
     if model.config.task == "rescaling":

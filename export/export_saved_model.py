@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Exports, checks, writes."""
-    target = args.output / str(_version(args.output, args.version))
+    target = args.output / str(_version(args))
     model = frame.load(args)
 
     import tensorflow as tf
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
         requests = warmup_inputs(model.scale, model.flow.latent_channels, downscale=model.config.task == "rescaling")
         write_warmup(temporary, model_name(args.output), requests)
         temporary.chmod(0o755)
-        os.replace(temporary, target)
+        _put(temporary, target)
         write_server_files(args.output)
     except OSError as error:
         raise HCFlowError(f"cannot write {target}: {error.strerror or error}") from error
@@ -73,14 +73,31 @@ def run(args: argparse.Namespace) -> None:
     print(f"{target}\nserve it: {docker_run(args.output)}")
 
 
-def _version(directory: pathlib.Path, wanted: int | None) -> int:
+def _put(new: pathlib.Path, target: pathlib.Path) -> None:
+    """Renames a directory, over another one if need be, which goes only once the new one stands in its place."""
+    old = new.with_name(f"{new.name}-old")
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(new, target)
+    except OSError:
+        if old.exists():
+            os.replace(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _version(args: argparse.Namespace) -> int:
+    directory, wanted = args.output, args.version
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"--output {directory}: is a file; name a directory")
     present = {int(entry.name) for entry in directory.iterdir() if entry.name.isdecimal()} if directory.is_dir() else set()
     if wanted is None:
         return max(present, default=0) + 1
-    if wanted < 1 or wanted in present:
-        raise UsageError(f"--version {wanted}: {'is there already' if wanted in present else 'must be 1 or more'}")
+    if wanted < 1:
+        raise UsageError(f"--version {wanted}: must be 1 or more")
+    if wanted in present and not args.overwrite:
+        raise UsageError(f"--version {wanted}: is there already; leave --version out for the next one, or give --overwrite")
     return wanted
 
 

@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> None:
     from hcflow_tf.inference.exported import encoder_path
     from hcflow_tf.inference.folded import InferenceModel, portable_atan
 
+    targets = [args.output] + ([encoder_path(args.output)] if model.config.task == "rescaling" else [])
+    frame.check_targets(args, targets)
     size = None if args.dynamic else args.lr_size or DEFAULT_SIZE
     folded = InferenceModel(model, atan=portable_atan)
     contents = {args.output: convert(decoder(folded, size, latents=args.temperature is None), "decode", args.precision)}

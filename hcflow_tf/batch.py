@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from hcflow_tf.data.images import FORMATS, ImageError
 from hcflow_tf.data.pairs import find_images
-from hcflow_tf.errors import HCFlowError, UsageError
+from hcflow_tf.errors import HCFlowError, UsageError, complain, one_line
+from hcflow_tf.files import check_targets, expand_user, is_folder, status, why_unreachable
 
 Item = TypeVar("Item")
 
@@ -33,12 +34,12 @@ class Batch:
     def complain(self, error: Exception) -> None:
         """Names a bad file."""
         self.failed.append(str(error))
-        print(f"hcflow {self._command}: {error}", file=sys.stderr)
+        complain(f"hcflow {self._command}", error)
 
     def run(self, items: Sequence[Item], name: Callable[[Item], str], work: Callable[[Item], str]) -> None:
         """Calls work(item) for all items; it returns a note for the progress line.
 
-        An `ImageError` is that item's own; every other error ends the batch.
+        An `ImageError` is that item's own, and so is an image too large for the memory; every other error ends the batch.
         """
         begin = time.monotonic()
         for number, item in enumerate(items, start=1):
@@ -47,27 +48,38 @@ class Batch:
             except ImageError as error:
                 self.complain(error)
                 continue
+            except MemoryError:
+                self.complain(ImageError(f"{name(item)}: not enough memory for this image"))
+                continue
             left = (time.monotonic() - begin) / number * (len(items) - number)
             eta = f", {_duration(left)} left" if number < len(items) else ""
-            print(f"[{number}/{len(items)}] {name(item)}: {note} ({_duration(time.monotonic() - begin)}{eta})", file=sys.stderr)
+            passed = _duration(time.monotonic() - begin)
+            print(f"[{number}/{len(items)}] {one_line(name(item))}: {note} ({passed}{eta})", file=sys.stderr)
 
 
 def find_inputs(inputs: Iterable[str | os.PathLike], batch: Batch) -> list[pathlib.Path]:
     """The image files that INPUT arguments name, folders expanded; what is missing or empty is complained about."""
     files: dict[pathlib.Path, None] = {}
     for entry in inputs:
-        path = pathlib.Path(entry).expanduser()
+        path = expand_user(entry)
         try:
-            if not path.exists():
-                raise HCFlowError(f"{path}: no such file or folder")
-            files.update(dict.fromkeys(find_images(path) if path.is_dir() else [path]))
+            if not str(entry):
+                raise HCFlowError("an input without a name")
+            if status(path) is None:
+                raise HCFlowError(f"{path}: {why_unreachable(path)}")
+            files.update(dict.fromkeys(find_images(path) if is_folder(path) else [path]))
         except HCFlowError as error:
             batch.complain(error)
     return list(files)
 
 
 def plan_outputs(
-    sources: Sequence[pathlib.Path], output: str | os.PathLike, name_outputs: Callable[[pathlib.Path], list[pathlib.Path]]
+    sources: Sequence[pathlib.Path],
+    output: str | os.PathLike,
+    name_outputs: Callable[[pathlib.Path], list[pathlib.Path]],
+    *,
+    models: Iterable[str | os.PathLike] = (),
+    overwrite: bool = False,
 ) -> list[list[pathlib.Path]]:
     """The output files of each source, checked before any work.
 
@@ -75,29 +87,37 @@ def plan_outputs(
       sources: input files.
       output: a file name with an image suffix (for one source), else a folder, made where it is missing.
       name_outputs: from the plain output path of a source to all the files made from it.
+      models: files that are read, too.
+      overwrite: whether files that exist may be replaced.
 
     Raises:
-      UsageError: several sources for one output file, two sources with the same output, an output that is an input.
+      UsageError: several sources for one output file, two sources with the same output, an output that is an input, or
+        one that exists.
     """
-    output = pathlib.Path(output).expanduser()
-    is_folder = output.is_dir() or output.suffix.lower() not in FORMATS
-    if output.is_file() and is_folder:
+    if not str(output):
+        raise UsageError("-o: the name is empty")
+    output = expand_user(output)
+    into_folder = is_folder(output) or output.suffix.lower() not in FORMATS
+    if into_folder and status(output) and not is_folder(output):
         raise UsageError(f"-o {output}: is a file; give a folder or a file name ending in {', '.join(FORMATS)}")
-    if not is_folder and len(sources) > 1:
+    if not into_folder and len(sources) > 1:
         raise UsageError(f"-o {output}: one file cannot hold {len(sources)} images; give a folder")
-    inputs = {source.resolve() for source in sources}
     taken: dict[pathlib.Path, pathlib.Path] = {}
     plans = []
     for source in sources:
-        plan = name_outputs(output / f"{source.stem}.png" if is_folder else output)
+        plan = name_outputs(output / f"{source.stem}.png" if into_folder else output)
         for target in plan:
-            if target.resolve() in inputs:
-                raise UsageError(f"{target} is an input and would be overwritten; choose another -o")
             if target in taken:
                 raise UsageError(f"{taken[target]} and {source} would both be written to {target}; rename one or split them")
             taken[target] = source
         plans.append(plan)
+    check_targets(taken, inputs=[*sources, *models], overwrite=overwrite)
     return plans
+
+
+def add_overwrite_argument(parser: argparse.ArgumentParser, *aliases: str) -> None:
+    """--overwrite, the same in all commands."""
+    parser.add_argument("--overwrite", *aliases, action="store_true", help="replace files that exist (never an input)")
 
 
 def add_tile_argument(parser: argparse.ArgumentParser) -> None:

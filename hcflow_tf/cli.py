@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 import types
+import warnings
 from collections.abc import Sequence
 
-from hcflow_tf.errors import HCFlowError
+from hcflow_tf.errors import HCFlowError, complain
 
 COMMANDS = ("train", "evaluate", "compare", "upscale", "downscale", "convert", "prepare", "info")
 
@@ -29,6 +31,10 @@ def execute_module(prog: str, command: types.ModuleType, argv: Sequence[str] | N
     command.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
+    if not args.debug:
+        _quiet_libraries()
+    if hasattr(sys.stdout, "reconfigure"):  # not so where a caller has put something of its own in its place
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: no file name is a reason to fail
     try:
         code = command.run(args) or 0
         sys.stdout.flush()  # so that a closed pipe shows here
@@ -36,9 +42,9 @@ def execute_module(prog: str, command: types.ModuleType, argv: Sequence[str] | N
     except HCFlowError as error:
         if args.debug:
             raise
-        return _complain(prog, error, error.exit_code)
+        return _fail(prog, error, error.exit_code)
     except KeyboardInterrupt:
-        return _complain(prog, "interrupted", 130)
+        return _fail(prog, "interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -46,7 +52,7 @@ def execute_module(prog: str, command: types.ModuleType, argv: Sequence[str] | N
         if args.debug:
             raise
         text = " ".join(str(error).split())
-        return _complain(prog, f"{type(error).__name__}: {text[:500]} (--debug shows where)", 1)
+        return _fail(prog, f"{type(error).__name__}: {text[:500]} (--debug shows where)", 1)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,6 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return execute(parser.parse_args(argv[:1]).command, argv[1:])
 
 
-def _complain(prog: str, message: object, exit_code: int) -> int:
-    print(f"{prog}: {message}", file=sys.stderr)
+def _fail(prog: str, error: object, exit_code: int) -> int:
+    complain(prog, error)
     return exit_code
+
+
+def _quiet_libraries() -> None:
+    """What Pillow, tifffile and NumPy remark on a damaged file stays unsaid: the command's own line says what matters."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    if logging.lastResort:
+        logging.lastResort.setLevel(logging.CRITICAL)

@@ -14,7 +14,7 @@ import json
 import pathlib
 from typing import TYPE_CHECKING
 
-from hcflow_tf import cli
+from hcflow_tf import batch, cli
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,21 +31,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--hr", metavar="DIR", help="folder of HR images (default: the photographs of scikit-image that no recipe trains on)"
     )
     parser.add_argument("-o", "--output", required=True, metavar="PICTURE.png", help="picture; the table goes beside it as .json")
+    batch.add_overwrite_argument(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
-    from hcflow_tf.data.images import write_image
+    from hcflow_tf.data.images import check_writable, write_image
     from hcflow_tf.data.pairs import Pair, find_images
     from hcflow_tf.data.samples import held_out_photographs
-    from hcflow_tf.files import write_atomically
+    from hcflow_tf.files import check_targets, write_atomically
+    from hcflow_tf.store import model_files
 
     paths = find_images(args.hr) if args.hr else held_out_photographs()
+    output = pathlib.Path(args.output)
+    table = output.with_suffix(".json")
+    check_writable(output)
+    check_targets([output, table], inputs=[*paths, *model_files(args.model)], overwrite=args.overwrite)
     rows, panels = _measure(args.model, [Pair(path) for path in paths])
     print(_table(rows))
-    output = pathlib.Path(args.output)
     write_image(output, _picture(panels))
-    write_atomically(output.with_suffix(".json"), (json.dumps(rows, indent=1) + "\n").encode())
+    write_atomically(table, (json.dumps(rows, indent=1) + "\n").encode())
     print(f"picture: {output}")
 
 
@@ -54,7 +59,7 @@ def _measure(model: str, pairs: list) -> tuple[dict[str, dict[str, float]], list
     import numpy as np
 
     from hcflow_tf.data.pairs import load_pair
-    from hcflow_tf.inference.evaluation import Evaluation, mean_metrics
+    from hcflow_tf.inference.evaluation import Evaluation, check_measurable, mean_metrics
     from hcflow_tf.inference.runtimes import BicubicRuntime, open_runtime
     from hcflow_tf.inference.scaling import Scaler
 
@@ -63,6 +68,7 @@ def _measure(model: str, pairs: list) -> tuple[dict[str, dict[str, float]], list
     rows, panels = {}, []
     for pair in pairs:
         hr, lr = load_pair(pair, scaler.scale)
+        check_measurable(pair.hr, hr, scaler.scale)
         (baseline,), before = Evaluation(bicubic, hr, lr).sample(0.0, 1)
         evaluation = Evaluation(scaler, hr, lr)
         (restored,), after = evaluation.sample(0.0, 1)

@@ -6,6 +6,7 @@ import difflib
 import math
 import os
 import pathlib
+import reprlib
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
@@ -14,22 +15,30 @@ import yaml
 
 from hcflow_tf import strict_yaml
 from hcflow_tf.errors import UsageError
-from hcflow_tf.files import write_atomically
+from hcflow_tf.files import is_folder, read_file, write_atomically
 
 FORMAT_VERSION = 1
 """Version of the model directory format, stored as `format_version` in its config.yaml."""
+
+MAX_CONFIG_BYTES = 2**20
+MAX_PROBLEMS = 20
+"""Problems of one config that are listed."""
 
 
 def _refuse_look_alikes(value: Any) -> Any:
     """Pydantic would take true for 1 and "16" for 16."""
     if isinstance(value, bool | str):
-        raise ValueError(f"expected a number, got {value!r}")
+        raise ValueError(f"expected a number, got {_shown(value)}")
     return value
 
 
 _Number = pydantic.BeforeValidator(_refuse_look_alikes)
-Positive = Annotated[int, _Number, pydantic.Field(ge=1)]
-NonNegative = Annotated[int, _Number, pydantic.Field(ge=0)]
+# Above any sensible value, below what overflows, allocates everything or never ends.
+_MOST, _MOST_CHANNELS, _MOST_LAYERS, _MOST_AT_ONCE = 2**31 - 1, 4096, 1000, 2**16
+Positive = Annotated[int, _Number, pydantic.Field(ge=1, le=_MOST)]
+NonNegative = Annotated[int, _Number, pydantic.Field(ge=0, le=_MOST)]
+Channels = Annotated[Positive, pydantic.Field(le=_MOST_CHANNELS)]
+Layers = Annotated[Positive, pydantic.Field(le=_MOST_LAYERS)]
 Real = Annotated[float, _Number, pydantic.Field(allow_inf_nan=False)]
 Weight = Annotated[Real, pydantic.Field(ge=0.0)]
 PositiveFloat = Annotated[Real, pydantic.Field(gt=0.0)]
@@ -47,17 +56,17 @@ class ModelConfig(_Section):
 
     task: Literal["super_resolution", "rescaling"] = "super_resolution"
     scale: Literal[2, 4, 8, 16] = 4
-    main_steps: Positive = 13
+    main_steps: Layers = 13
     """K, flow steps per level on the image path."""
-    conditional_steps: NonNegative = 13
+    conditional_steps: Annotated[NonNegative, pydantic.Field(le=_MOST_LAYERS)] = 13
     """P, conditional flow steps per level on the latent path."""
-    main_width: Positive = 64
+    main_width: Channels = 64
     """Hidden width of the FCN (super_resolution) or growth of the DenseBlock (rescaling)."""
-    conditional_width: Positive = 64
-    rrdb_blocks: tuple[Positive, Positive] = (7, 7)
+    conditional_width: Channels = 64
+    rrdb_blocks: tuple[Layers, Layers] = (7, 7)
     """RRDB blocks in trunk A and trunk B of each level's feature extractor."""
-    rrdb_features: Positive = 64
-    rrdb_growth: Positive = 32
+    rrdb_features: Channels = 64
+    rrdb_growth: Channels = 32
 
     @property
     def levels(self) -> int:
@@ -100,7 +109,7 @@ class DataConfig(_Section):
     cache_dir: str = "~/.cache/hcflow_tf"
     max_bad_share: Fraction = 0.01
     """Training stops before it starts if a larger share of the images is unreadable or too small."""
-    workers: Positive = 4
+    workers: Annotated[Positive, pydantic.Field(le=_MOST_AT_ONCE)] = 4
 
 
 class LossConfig(_Section):
@@ -153,7 +162,7 @@ class TrainingConfig(_Section):
     """Length, batch, seed, intervals and options of a training run."""
 
     steps: Positive = 300_000
-    batch_size: Positive = 16
+    batch_size: Annotated[Positive, pydantic.Field(le=_MOST_AT_ONCE)] = 16
     """Over all replicas."""
     seed: NonNegative = 0
     start_from: str | None = None
@@ -168,7 +177,7 @@ class TrainingConfig(_Section):
     mixed_precision: Switch = False
     """bfloat16 in the feature extractors, float32 in the flow."""
     recompute: Switch = False
-    """Recompute the feature extractors' activations in the backward pass to save memory."""
+    """Recompute activations (RRDBs, flow steps) in the backward pass: less than half the memory, more time."""
     xla: Switch = False
     ema: Decay = 0.0
     """Decay of the exponential moving average of the weights; 0 is off."""
@@ -239,7 +248,7 @@ def load_config(path: str | os.PathLike, overrides: list[str] | tuple[str, ...] 
     """
     path = pathlib.Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path, limit=MAX_CONFIG_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         near = _nearest_file(path)
         raise UsageError(f"cannot read config {path}: {getattr(error, 'strerror', None) or error}{near}") from error
@@ -263,13 +272,15 @@ def parse_config(text: str, overrides: list[str] | tuple[str, ...] = (), *, sour
     version = tree.get("format_version", FORMAT_VERSION)
     if version != FORMAT_VERSION:
         raise UsageError(
-            f"{source}: format_version is {version!r}, this program reads {FORMAT_VERSION}; "
+            f"{source}: format_version is {_shown(version)}, this program reads {FORMAT_VERSION}; "
             "use the hcflow_tf release that wrote it, or convert or train the model again"
         )
     try:
         return Config.model_validate(tree)
     except pydantic.ValidationError as error:
-        raise UsageError("\n".join(f"{source}: {_explain(problem)}" for problem in error.errors())) from error
+        problems = [f"{source}: {_explain(problem)}" for problem in error.errors()]
+        more = [f"{source}: and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+        raise UsageError(*problems[:MAX_PROBLEMS], *more) from error
 
 
 def dump_config(config: Config, sections: Sequence[str] | None = None) -> str:
@@ -288,12 +299,22 @@ def _explain(problem: dict) -> str:
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; {_nearest_key(problem['loc'])}"
     if problem["type"] == "model_type":
-        got = "nothing" if problem["input"] is None else repr(problem["input"])
+        got = "nothing" if problem["input"] is None else _shown(problem["input"])
         return f"{key}: expected a section of keys, got {got}"
     if problem["type"] == "value_error":
         return ": ".join(part for part in (key, str(problem["ctx"]["error"])) if part)
     reason = problem["msg"].replace("valid tuple", "list").replace("Tuple", "list").replace(" after validation", "")
-    return f"{key}: {reason[0].lower()}{reason[1:]}, got {problem['input']!r}"
+    return f"{key}: {reason[0].lower()}{reason[1:]}, got {_shown(problem['input'])}"
+
+
+def _shown(value: Any) -> str:
+    """The value as Python writes it, cut to some 100 characters."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = 100
+    try:
+        return short.repr(value)
+    except ValueError:  # Python refuses to write integers of more than 4300 digits
+        return "a number of thousands of digits"
 
 
 def _nearest_key(path: tuple) -> str:
@@ -311,6 +332,6 @@ def _nearest_key(path: tuple) -> str:
 
 
 def _nearest_file(path: pathlib.Path) -> str:
-    names = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+    names = sorted(p.name for p in path.parent.glob("*.yaml")) if is_folder(path.parent) else []
     near = difflib.get_close_matches(path.name, names, n=1)
     return f"; did you mean {path.parent / near[0]}?" if near else ""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import pathlib
 
-from hcflow_tf import cli
+from hcflow_tf import batch, cli
 from hcflow_tf.errors import HCFlowError, UsageError
-from hcflow_tf.quiet import start_tensorflow
+from hcflow_tf.files import check_targets, is_file
 
 RELEASED_URL = "https://github.com/JingyunLiang/HCFlow/releases/download/v0.0/"
 RELEASED = (
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, type=pathlib.Path, metavar="DIR", help="the model directory to write")
     parser.add_argument("--released", choices=RELEASED, metavar="NAME", help=f"download one of: {', '.join(RELEASED)}")
     parser.add_argument("--sha256", help="the checksum that the weight file must have")
-    parser.add_argument("--force", action="store_true", help="replace the model in DIR")
+    batch.add_overwrite_argument(parser, "--force")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,8 +42,10 @@ def run(args: argparse.Namespace) -> None:
 
     if bool(args.weights) == bool(args.released):
         raise UsageError("give either a weight file or --released NAME")
-    if not args.force and any((args.output / name).exists() for name in (CONFIG_FILE, WEIGHTS_FILE)):
-        raise HCFlowError(f"{args.output} holds a model already: choose another directory, or replace it with --force")
+    if is_file(args.output):
+        raise UsageError(f"-o {args.output}: is a file; name a directory")
+    inputs = [args.weights] if args.weights else []
+    check_targets((args.output / name for name in (CONFIG_FILE, WEIGHTS_FILE)), inputs=inputs, overwrite=args.overwrite)
     convert(_weight_file(args), args.output)
 
 
@@ -56,20 +58,22 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> None:
     import numpy as np
 
     from hcflow_tf import weights
+    from hcflow_tf.store import assign_weights, save_model, weight_shapes
 
     state = weights.read_state_dict(path)
     infinite = sorted(name for name, value in state.items() if not np.isfinite(value).all())
     if infinite:
-        raise HCFlowError(f"{path}: {len(infinite)} entries are not finite, such as {infinite[0]}: this training had diverged")
-    config = weights.infer_config({name: value.shape for name, value in state.items()})
+        raise HCFlowError(f"{path}: {len(infinite)} entries are not finite, such as {infinite[0][:80]}: the training diverged")
+    try:
+        config = weights.infer_config({name: value.shape for name, value in state.items()})
+        mapped = weights.map_released(state, weight_shapes(config), config)
+    except HCFlowError as error:
+        raise HCFlowError(f"{path}: {error}") from error
 
-    start_tensorflow()
     from hcflow_tf.model import HCFlow
-    from hcflow_tf.store import assign_weights, save_model
 
     model = HCFlow(config)
-    shapes = {name: tuple(variable.shape) for name, variable in model.named_weights().items()}
-    assign_weights(model, weights.map_released(state, shapes, config), source=path)
+    assign_weights(model, mapped, source=path)
     save_model(model, output)
     fixed = sum(value.size for name, value in state.items() if name.endswith(".haar_weights"))
     rows = {

@@ -20,15 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="model directory or name, SavedModel, .tflite, .onnx, or bicubic")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder, or .png file name for one input")
     parser.add_argument("--max-pixels", type=batch.positive_int, metavar="N", help="cap on an input image (default 536870912)")
+    batch.add_overwrite_argument(parser)
     batch.add_tile_argument(parser)
     batch.add_scale_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
+    from hcflow_tf.store import model_files
+
     work = batch.Batch("downscale")
     sources = batch.find_inputs(args.input, work)
-    plans = batch.plan_outputs(sources, args.output, _outputs)
+    plans = batch.plan_outputs(sources, args.output, _outputs, models=model_files(args.model), overwrite=args.overwrite)
     if not sources:
         return work.exit_code
 

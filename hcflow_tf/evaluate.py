@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pathlib
 
 from hcflow_tf import batch, cli
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=batch.seed, default=0, metavar="N", help="of the latents (default 0)")
     parser.add_argument("--output", metavar="report.json", help="write all figures, per image, as JSON")
     parser.add_argument("--save-images", metavar="DIR", help="keep the restored images here")
+    batch.add_overwrite_argument(parser)
     batch.add_tile_argument(parser)
     batch.add_scale_argument(parser)
 
@@ -49,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     find_images(args.hr)  # a wrong folder is told before the model is loaded
     scaler = Scaler(open_runtime(args.model, scale=args.scale), args.tile)
     pairs = pair_names(args.hr, args.lr, scaler.scale) if args.lr else [Pair(path) for path in find_images(args.hr)]
-    _check_outputs(args, pairs)
     temperatures = _temperatures(args, scaler.runtime)
+    _check_outputs(args, pairs, temperatures)
     work, images = batch.Batch("evaluate"), {}
 
     def evaluate(pair: Pair) -> str:
@@ -71,7 +73,7 @@ def _evaluate(scaler, pair, temperatures: list[float], args: argparse.Namespace)
     from hcflow_tf.data.images import ImageError, write_image
     from hcflow_tf.data.pairs import load_pair
     from hcflow_tf.errors import HCFlowError
-    from hcflow_tf.inference.evaluation import Evaluation, min_hr_side
+    from hcflow_tf.inference.evaluation import Evaluation, check_measurable
 
     try:
         hr, lr = load_pair(pair, scaler.scale)
@@ -79,14 +81,13 @@ def _evaluate(scaler, pair, temperatures: list[float], args: argparse.Namespace)
         raise
     except HCFlowError as error:
         raise HCFlowError(f"{error}; {args.model} is for x{scaler.scale}") from error
-    if min(hr.shape[:2]) < min_hr_side(scaler.scale):
-        raise ImageError(f"{pair.hr}: {hr.shape[1]} x {hr.shape[0]} pixels are too few to measure at x{scaler.scale}")
+    check_measurable(pair.hr, hr, scaler.scale)
     evaluation, by_temperature = Evaluation(scaler, hr, lr, seed=args.seed), {}
     for temperature in temperatures:
         restored, by_temperature[str(temperature)] = evaluation.sample(temperature, args.samples)
-        for number, image in enumerate(restored if args.save_images else (), start=1):
-            name = f"{pair.hr.stem}_tau{temperature}" + (f"_{number}" if len(restored) > 1 else "")
-            write_image(pathlib.Path(args.save_images) / f"{name}.png", image)
+        if args.save_images:
+            for target, image in zip(_saved(args, pair, temperature), restored, strict=True):
+                write_image(target, image)
     return by_temperature
 
 
@@ -100,13 +101,35 @@ def _temperatures(args: argparse.Namespace, runtime) -> list[float]:
     return list(dict.fromkeys(args.temperature or DEFAULT_TEMPERATURES[runtime.task]))
 
 
-def _check_outputs(args: argparse.Namespace, pairs: list) -> None:
-    """Nothing measured may be overwritten by what is saved."""
-    from hcflow_tf.errors import UsageError
+def _saved(args: argparse.Namespace, pair, temperature: float) -> list[pathlib.Path]:
+    """The files of --save-images for one image and temperature; at temperature 0 all samples are the same."""
+    count = 1 if temperature == 0 else args.samples
+    names = [f"{pair.hr.stem}_tau{temperature}" + (f"_{number + 1}" if count > 1 else "") for number in range(count)]
+    return [pathlib.Path(args.save_images) / f"{name}.png" for name in names]
 
-    inputs = {path.parent.resolve() for pair in pairs for path in (pair.hr, pair.lr) if path}
-    if args.save_images and pathlib.Path(args.save_images).resolve() in inputs:
-        raise UsageError(f"--save-images {args.save_images}: is a folder of input images; choose another")
+
+def _check_outputs(args: argparse.Namespace, pairs: list, temperatures: list[float]) -> None:
+    """Nothing that is measured, and nothing that exists, may be overwritten by what is saved."""
+    from hcflow_tf.errors import UsageError
+    from hcflow_tf.files import check_targets
+    from hcflow_tf.store import model_files
+
+    inputs = [path for pair in pairs for path in (pair.hr, pair.lr) if path]
+    if args.save_images:
+        folders = {os.path.realpath(path.parent) for path in inputs}
+        if os.path.realpath(args.save_images) in folders:
+            raise UsageError(f"--save-images {args.save_images}: is a folder of input images; choose another")
+        sources: dict[pathlib.Path, pathlib.Path] = {}
+        for pair in pairs:
+            for target in _saved(args, pair, temperatures[0]):
+                if target in sources:
+                    raise UsageError(f"{sources[target]} and {pair.hr} would both be written to {target}; rename one")
+                sources[target] = pair.hr
+        targets = (target for pair in pairs for tau in temperatures for target in _saved(args, pair, tau))
+        check_targets(targets, inputs=inputs, overwrite=args.overwrite, option="--save-images")
+    if args.output:
+        inputs += model_files(args.model)
+        check_targets([args.output], inputs=inputs, overwrite=args.overwrite, option="--output")
 
 
 def _print_table(report: dict, folder: str) -> None:

@@ -7,10 +7,9 @@ the bound that the layers give; what reaches far is faint.
 from __future__ import annotations
 
 import argparse
-import pathlib
 
 from hcflow_tf import cli
-from hcflow_tf.quiet import start_tensorflow
+from hcflow_tf.files import expand_user
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,22 +22,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from hcflow_tf.config import load_config
+    from hcflow_tf.store import read_model, weight_shapes
 
     if args.config:
-        start_tensorflow()
-        from hcflow_tf.model import HCFlow
-
         config = load_config(args.config).model
-        _print_network(config, {name: weight.shape for name, weight in HCFlow(config).named_weights().items()})
+        _print_network(config, weight_shapes(config))
         return
     from hcflow_tf.inference.runtimes import is_model_directory
 
     if is_model_directory(args.model):
-        from hcflow_tf.store import CONFIG_FILE, WEIGHTS_FILE, find_model, read_weights
-
-        directory = find_model(args.model)
-        shapes = {name: array.shape for name, array in read_weights(directory / WEIGHTS_FILE).items()}
-        _print_network(load_config(directory / CONFIG_FILE).model, shapes)
+        config, weights = read_model(args.model)
+        _print_network(config, {name: array.shape for name, array in weights.items()})
     else:
         _print_runtime(args.model)
 
@@ -80,7 +74,7 @@ def _print_runtime(name: str) -> None:
     """What an exported file or the baseline tells of itself."""
     from hcflow_tf.inference.runtimes import open_runtime
 
-    runtime, path = open_runtime(name), pathlib.Path(name).expanduser()
+    runtime, path = open_runtime(name), expand_user(name)
     print(f"{runtime.task} x{runtime.scale}: {name}")
     if path.exists():
         files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]

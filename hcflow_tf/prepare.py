@@ -1,8 +1,8 @@
 """Does the one-time work of a training run ahead of it: checks every image, decodes it, computes its LR image
 by MATLAB's bicubic, and keeps both in the disk cache (data.cache_dir), from which training starts at once.
 
-Interrupted, or repeated after images were added, it goes on where it was. Training does the same by itself when
-it finds images that are not in the cache.
+Interrupted, or repeated after images were added, it goes on where it was; --overwrite decodes all of them anew. Training
+does the same by itself when it finds images that are not in the cache.
 
   python -m hcflow_tf.prepare --config configs/sr_x4.yaml --set data.train.hr=[DIV2K_train_HR,Flickr2K_HR]
 """
@@ -14,7 +14,7 @@ import time
 
 from hcflow_tf import cli
 from hcflow_tf.config import load_config
-from hcflow_tf.errors import UsageError
+from hcflow_tf.errors import UsageError, one_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,16 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECTION.KEY=VALUE",
         help="override a key of the config",
     )
+    parser.add_argument("--overwrite", action="store_true", help="decode again what the cache holds already")
 
 
 def run(args: argparse.Namespace) -> None:
     """Fills the cache and prints a table."""
-    from hcflow_tf.data.dataset import TrainingData, validation_pairs
+    from hcflow_tf.data.cache import open_cache
+    from hcflow_tf.data.dataset import TrainingData, training_pairs, validation_pairs
 
     config = load_config(args.config, args.overrides)
     if config.data.cache != "disk":
         raise UsageError(f"data.cache: {config.data.cache} leaves nothing to prepare; --set data.cache=disk")
     start = time.monotonic()
+    if args.overwrite:
+        open_cache(config.data, config.model.scale).forget(training_pairs(config))
     data = TrainingData(config, show_progress=True)
     validation = sum(1 for _ in validation_pairs(config))
     rows = {
@@ -52,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     for name, value in rows.items():
         print(f"{name:18} {value}")
     for reason in data.report.bad:
-        print(f"left out: {reason}")
+        print(f"left out: {one_line(reason)}")
 
 
 if __name__ == "__main__":

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import pathlib
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hcflow_tf.config import Config, dump_config, load_config
-from hcflow_tf.errors import HCFlowError
-from hcflow_tf.files import atomic_path
+from hcflow_tf.config import Config, ModelConfig, dump_config, load_config
+from hcflow_tf.errors import HCFlowError, UsageError
+from hcflow_tf.files import atomic_path, check_regular, expand_user, is_file
 from hcflow_tf.quiet import start_tensorflow
 
 if TYPE_CHECKING:
@@ -31,9 +31,9 @@ def find_model(path_or_name: str | os.PathLike) -> pathlib.Path:
     Raises:
       HCFlowError: there is no model directory; names the shipped ones.
     """
-    for directory in (pathlib.Path(path_or_name).expanduser(), SHIPPED / pathlib.Path(path_or_name).name):
-        if (directory / CONFIG_FILE).is_file():
-            if not (directory / WEIGHTS_FILE).is_file():
+    for directory in (expand_user(path_or_name), SHIPPED / pathlib.Path(path_or_name).name):
+        if is_file(directory / CONFIG_FILE):
+            if not is_file(directory / WEIGHTS_FILE):
                 raise HCFlowError(f"{directory} has no {WEIGHTS_FILE}: the training has not saved a model yet")
             return directory
     shipped = sorted(entry.parent.name for entry in SHIPPED.glob(f"*/{CONFIG_FILE}"))
@@ -47,15 +47,35 @@ def load_model(path_or_name: str | os.PathLike) -> HCFlow:
     Raises:
       HCFlowError: there is no model, or its weights do not fit its config; lists the entries.
     """
-    start_tensorflow()
+    config, weights = read_model(path_or_name)
     from hcflow_tf.model import HCFlow
 
-    directory = find_model(path_or_name)
-    config = load_config(directory / CONFIG_FILE)
-    weights = read_weights(directory / WEIGHTS_FILE)
-    model = HCFlow(config.model)
-    assign_weights(model, weights, source=directory / WEIGHTS_FILE)
+    model = HCFlow(config)
+    assign_weights(model, weights, source=path_or_name)
     return model
+
+
+def read_model(path_or_name: str | os.PathLike) -> tuple[ModelConfig, dict[str, np.ndarray]]:
+    """The hyperparameters and the weights of a model directory, which fit each other.
+
+    Raises:
+      HCFlowError: as `load_model`.
+    """
+    directory = find_model(path_or_name)
+    try:
+        config = load_config(directory / CONFIG_FILE).model
+    except UsageError as error:  # a model directory that cannot be read is no wrong usage
+        raise HCFlowError(*error.args) from error
+    source = directory / WEIGHTS_FILE
+    weights = read_weights(source)
+    check_fits(weights, config, source=source)
+    return config, weights
+
+
+def model_files(model: str | os.PathLike) -> list[pathlib.Path]:
+    """The files that `--model` may be read from, there or not: none of them is a place for results."""
+    path = expand_user(model)
+    return [path, path / CONFIG_FILE, path / WEIGHTS_FILE, path / "saved_model.pb"]
 
 
 def save_model(model: HCFlow, directory: str | os.PathLike, config: Config | None = None) -> None:
@@ -85,37 +105,114 @@ def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> N
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads an .npz file of weights by name.
+    """Reads an .npz file of numbers by name, as `write_arrays` makes them: not compressed, no objects.
 
     Raises:
-      HCFlowError: the file is missing, truncated or not an .npz file.
+      HCFlowError: the file is missing, truncated, not an .npz file, or claims to hold more than it does.
     """
     path = pathlib.Path(path)
     try:
+        check_regular(path)
         with zipfile.ZipFile(path) as archive:
-            return {
-                name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
-                for name in archive.namelist()
-            }
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise HCFlowError(f"cannot read weights {path}: {getattr(error, 'strerror', None) or error}") from error
+            entries = archive.infolist()
+            _check_entries(entries, path.stat().st_size)
+            return {_name(entry): _read_array(archive.read(entry)) for entry in entries}
+    # A damaged archive and a lying header meet zipfile and NumPy with every kind of exception.
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
+        raise HCFlowError(f"cannot read weights {path}: {reason}") from error
+
+
+def _name(entry: zipfile.ZipInfo) -> str:
+    return entry.filename.removesuffix(".npy")
+
+
+def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int) -> None:
+    """An honest archive of `size` bytes can be read in `size` bytes of memory."""
+    seen = set()
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{_name(entry)[:80]} is compressed; write it with numpy.savez")
+        if _name(entry) in seen:
+            raise ValueError(f"{_name(entry)[:80]} is there twice")
+        seen.add(_name(entry))
+    if sum(entry.file_size for entry in entries) > size:
+        raise ValueError("its entries claim to be larger than the file")
+
+
+def _read_array(content: bytes) -> np.ndarray:
+    """One .npy file; its header is checked before anything of the size that it claims is allocated."""
+    file = io.BytesIO(content)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"an array of format version {version}")
+    shape, _, dtype = readers[version](file)
+    if dtype.kind not in "fiub" or dtype.itemsize > 8:
+        raise ValueError(f"an array of {dtype}, not of numbers")
+    if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise ValueError(f"an array says that it is {str(shape)[:80]}, which its {len(content):,} bytes are not")
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False).astype(dtype.newbyteorder("="), copy=False)
+
+
+def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every weight of such a model, in order; nothing of their size is allocated."""
+    start_tensorflow()
+    import keras
+
+    from hcflow_tf.model import HCFlow
+
+    with keras.StatelessScope(initialize_variables=False):
+        return {name: tuple(weight.shape) for name, weight in HCFlow(config).named_weights().items()}
+
+
+def check_fits(weights: Mapping[str, np.ndarray], config: ModelConfig, *, source: object) -> None:
+    """Checks that these are the weights of such a model, before one is made: a config may ask for any size.
+
+    Raises:
+      HCFlowError: they are not; see `check_weights`.
+    """
+    layers = config.levels * (config.main_steps + config.conditional_steps + sum(config.rrdb_blocks))
+    if layers > len(weights):
+        raise HCFlowError(f"{source} does not fit its config: {len(weights)} weights for {layers:,} steps and blocks")
+    check_weights(weights, weight_shapes(config), source=source)
+
+
+def check_weights(weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], *, source: object) -> None:
+    """Checks names, shapes and values.
+
+    Args:
+      weights: name -> array.
+      shapes: name -> expected shape.
+      source: of the weights, for the message.
+
+    Raises:
+      HCFlowError: lists missing, unexpected, misshapen and not finite entries.
+    """
+    problems = []
+    for kind, names in (("missing", set(shapes) - set(weights)), ("unexpected", set(weights) - set(shapes))):
+        if names:
+            problems.append(f"{len(names)} {kind}: {', '.join(name[:80] for name in sorted(names)[:10])}")
+    common = [name for name in shapes if name in weights]
+    for name in common:
+        if weights[name].shape != tuple(shapes[name]):
+            problems.append(f"{name} is {weights[name].shape}, expected {tuple(shapes[name])}")
+    if problems:
+        raise HCFlowError(f"{source} does not fit its config: {'; '.join(problems[:10])}")
+    with np.errstate(over="ignore"):
+        damaged = [name for name in common if not np.isfinite(weights[name].astype(np.float32)).all()]
+    if damaged:
+        raise HCFlowError(f"{source}: {len(damaged)} weights hold values that are not finite numbers, such as {damaged[0]}")
 
 
 def assign_weights(model: HCFlow, weights: Mapping[str, np.ndarray], *, source: object) -> None:
     """Sets all weights of a model by name.
 
     Raises:
-      HCFlowError: lists missing, unexpected and misshapen entries.
+      HCFlowError: they do not fit; see `check_weights`.
     """
     variables = model.named_weights()
-    problems = []
-    for kind, names in (("missing", set(variables) - set(weights)), ("unexpected", set(weights) - set(variables))):
-        if names:
-            problems.append(f"{len(names)} {kind}: {', '.join(sorted(names)[:10])}")
-    for name in variables.keys() & weights.keys():
-        if tuple(variables[name].shape) != weights[name].shape:
-            problems.append(f"{name} is {weights[name].shape}, expected {tuple(variables[name].shape)}")
-    if problems:
-        raise HCFlowError(f"{source} does not fit its config: {'; '.join(problems[:10])}")
+    check_weights(weights, {name: tuple(variable.shape) for name, variable in variables.items()}, source=source)
     for name, variable in variables.items():
         variable.assign(weights[name])

@@ -1,4 +1,4 @@
-"""Reading YAML strictly: a key given twice is an error, 1e-4 is a number, and `--set` overrides."""
+"""Reading YAML strictly: a key given twice is an error, 1e-4 is a number, no aliases, and `--set` overrides."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ def load(text: str) -> Any:
     """The tree of dicts, lists and values that YAML text describes.
 
     Raises:
-      yaml.YAMLError: not valid YAML, or a key is given twice in one section.
+      yaml.YAMLError: not valid YAML, a key is given twice in one section, an alias, or nested too deeply.
     """
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError as error:
+        raise yaml.YAMLError("nested too deeply") from error
 
 
 def apply_override(tree: dict, override: str) -> None:
@@ -43,6 +46,22 @@ def apply_override(tree: dict, override: str) -> None:
 
 
 class _Loader(yaml.SafeLoader):
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):  # a few lines of them can stand for billions of values
+            event = self.peek_event()
+            raise yaml.composer.ComposerError(None, None, f"aliases (*{event.anchor}) are not read here", event.start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:  # 2020-13-45, !!int x, a number of 5000 digits
+            reason = f"not a value that can be read ({str(error)[:100]})"
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from error
+        if isinstance(value, str) and "\0" in value:  # no file can have such a name
+            raise yaml.constructor.ConstructorError(None, None, "a text holds the character NUL", node.start_mark)
+        return value
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key_node, _ in node.value:

@@ -33,15 +33,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bits", choices=("8", "16", "auto"), default="8", help="of the output; auto: as the input (default 8)")
     parser.add_argument("--max-pixels", type=batch.positive_int, metavar="N", help="cap on an output image (default 536870912)")
+    batch.add_overwrite_argument(parser)
     batch.add_tile_argument(parser)
     batch.add_scale_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
+    from hcflow_tf.store import model_files
+
     work = batch.Batch("upscale")
     sources = batch.find_inputs(args.input, work)
-    plans = batch.plan_outputs(sources, args.output, lambda path: _outputs(path, args.samples, args.uncertainty))
+    plans = batch.plan_outputs(
+        sources,
+        args.output,
+        lambda path: _outputs(path, args.samples, args.uncertainty),
+        models=model_files(args.model),
+        overwrite=args.overwrite,
+    )
     if not sources:
         return work.exit_code
 

@@ -7,14 +7,19 @@ import os
 import pathlib
 import re
 import typing
+import warnings
+import zipfile
 from collections.abc import Mapping
 
 import numpy as np
+import pydantic
 
 from hcflow_tf.config import ModelConfig
 from hcflow_tf.errors import HCFlowError
+from hcflow_tf.files import is_file
 
-MAX_LISTED = 10
+MAX_LISTED, MAX_NAME = 10, 120
+"""Entries that an error lists, and characters of each."""
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -24,19 +29,47 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
       HCFlowError: torch is not installed, or the file is not a plain state dict.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise HCFlowError(f"no weight file at {path}")
     try:
         import torch
     except ImportError as error:
         raise HCFlowError(f"reading {path.name} needs torch: pip install 'hcflow_tf[convert]'") from error
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise HCFlowError(f"{path} is not a PyTorch state dict of plain tensors: {str(error).splitlines()[0]}") from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise HCFlowError(f"{path} is not a state dict: expected a mapping from names to tensors")
-    return {name.removeprefix("module."): value.float().numpy() for name, value in state.items()}
+        _check_archive(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+            raise ValueError("expected a mapping from names to tensors")
+        # A view may repeat one stored number billions of times.
+        if sum(value.numel() * value.element_size() for value in state.values()) > path.stat().st_size:
+            raise ValueError("its tensors claim to be larger than the file")
+        arrays = {str(name).removeprefix("module."): _to_numpy(name, value) for name, value in state.items()}
+    except Exception as error:  # of the unpickler, of every kind
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        raise HCFlowError(f"{path} is not a PyTorch state dict of plain tensors: {reason}") from error
+    if len(arrays) < len(state):
+        raise HCFlowError(f"{path} holds a name twice, with and without 'module.' in front")
+    return arrays
+
+
+def _check_archive(path: pathlib.Path) -> None:
+    """A file of PyTorch's present format is a zip archive that does not compress: one that does may be a bomb."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("its entries are compressed, as torch.save never does it")
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("its entries claim to be larger than the file")
+
+
+def _to_numpy(name: object, tensor: object) -> np.ndarray:
+    """A dense tensor of real numbers as float32."""
+    if not isinstance(name, str) or not tensor.dtype.is_floating_point or str(tensor.layout) != "torch.strided":
+        raise ValueError(f"{str(name)[:80]!r} is a {tensor.layout} tensor of {tensor.dtype}")
+    return tensor.detach().float().numpy()
 
 
 def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:
@@ -68,17 +101,23 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:
         raise HCFlowError(f"the weights have {levels} levels, scale {2**levels}; known scales: {', '.join(map(str, scales))}")
     conditional_steps = count(r"flow\.level0_condFlow\.additional_flow_steps\.(\d+)\.")
     first_conditional = f"{extractor}.additional_flow_steps.0.affine.f.conv1.weight"
-    return ModelConfig(
-        task="rescaling" if any("haar_weights" in name for name in shapes) else "super_resolution",
-        scale=2**levels,
-        main_steps=math.ceil(main_steps / levels),
-        conditional_steps=conditional_steps,
-        main_width=size("flow.layers.1.affine.f.conv1.weight"),
-        conditional_width=size(first_conditional, default=None if conditional_steps else 64),
-        rrdb_blocks=blocks,
-        rrdb_features=size(f"{extractor}.conv_first.weight"),
-        rrdb_growth=size(f"{extractor}.RRDB_trunk0.0.RDB1.conv1.weight"),
-    )
+    hyperparameters = {
+        "task": "rescaling" if any("haar_weights" in name for name in shapes) else "super_resolution",
+        "scale": 2**levels,
+        "main_steps": math.ceil(main_steps / levels),
+        "conditional_steps": conditional_steps,
+        "main_width": size("flow.layers.1.affine.f.conv1.weight"),
+        "conditional_width": size(first_conditional, default=None if conditional_steps else 64),
+        "rrdb_blocks": blocks,
+        "rrdb_features": size(f"{extractor}.conv_first.weight"),
+        "rrdb_growth": size(f"{extractor}.RRDB_trunk0.0.RDB1.conv1.weight"),
+    }
+    try:
+        return ModelConfig(**hyperparameters)
+    except pydantic.ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(map(str, problem["loc"]))
+        raise HCFlowError(f"not the weights of an HCFlow model: {key} would be {problem['input']}") from error
 
 
 def released_name(name: str, config: ModelConfig) -> str:
@@ -148,13 +187,17 @@ def map_released(
         if released in state and tuple(state[released].shape) != expected:
             misshapen.append(f"{released} is {tuple(state[released].shape)}, expected {expected}")
     problems = [
-        f"{len(entries)} {kind}: {', '.join(entries[:MAX_LISTED])}{', ...' if len(entries) > MAX_LISTED else ''}"
+        f"{len(entries)} {kind}: {_listed(entries)}"
         for kind, entries in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
         if entries
     ]
     if problems:
         raise HCFlowError(f"the weights do not fit {config.task} x{config.scale}: {'; '.join(problems)}")
     return {name: _to_ours(state[released], shapes[name]) for name, released in names.items()}
+
+
+def _listed(entries: list[str]) -> str:
+    return ", ".join(entry[:MAX_NAME] for entry in entries[:MAX_LISTED]) + (", ..." if len(entries) > MAX_LISTED else "")
 
 
 def _to_ours(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

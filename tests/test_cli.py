@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import subprocess
 import sys
 import types
+import warnings
 
 import pytest
 
@@ -47,6 +50,9 @@ def test_a_command_may_return_its_own_code(command):
     [
         (HCFlowError("a.png is truncated"), 1, "hcflow fake: a.png is truncated\n"),
         (UsageError("c.yaml: steps: unknown key"), 2, "hcflow fake: c.yaml: steps: unknown key\n"),
+        (UsageError("one", "two"), 2, "hcflow fake: one\nhcflow fake: two\n"),
+        (HCFlowError("a\nb\x1b[2J\udce9.png: ümläut"), 1, "hcflow fake: a\\nb\\x1b[2J\\udce9.png: ümläut\n"),
+        (HCFlowError("x" * 5000), 1, "hcflow fake: " + "x" * 2000 + " ...\n"),
         (KeyboardInterrupt(), 130, "hcflow fake: interrupted\n"),
         (ValueError("first\n  second"), 1, "hcflow fake: ValueError: first second (--debug shows where)\n"),
     ],
@@ -60,6 +66,23 @@ def test_errors_are_one_line_and_a_code(command, capsys, error, code, line):
 def test_debug_shows_the_traceback(command, error):
     with pytest.raises(type(error), match="bad"):
         command(raising(error), ["--debug"])
+
+
+def test_no_character_is_a_reason_to_fail(command, monkeypatch):
+    """A name that is no text, on a terminal that knows only ASCII."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "ascii"))
+    assert command(lambda args: print("ümläut b\udce9d")) == 0
+    assert written.getvalue() == b"\\xfcml\\xe4ut b\\udce9d\n"
+
+
+def test_what_libraries_remark_is_not_shown(command, capfd):
+    def run(args):
+        warnings.warn("Corrupt EXIF data", UserWarning, stacklevel=1)
+        logging.getLogger("tifffile").warning("incorrect StripByteCounts count")
+
+    assert command(run) == 0
+    assert capfd.readouterr() == ("", "")
 
 
 def test_wrong_usage_is_2(command, capsys):

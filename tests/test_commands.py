@@ -299,7 +299,7 @@ def test_full_disk_leaves_no_half_file(command, folders, capsys, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", save_until_full)
-    assert cli.execute(command, ["--model", "bicubic", "lr", "-o", "out"]) == 1
+    assert cli.execute(command, ["--model", "bicubic", "lr", "-o", "out", "--overwrite"]) == 1
     assert "cannot write out/0.png: No space left on device" in one_line(capsys, command)
     assert names("out") == ["0.png"]
     assert pathlib.Path("out/0.png").read_bytes() == b"earlier"

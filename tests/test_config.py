@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import time
 
 import pytest
 
@@ -169,6 +171,17 @@ def test_bad_config_is_refused(text, reason):
         ("? [a]\n: 2", "c.yaml line 1: not valid YAML: found unhashable key"),
         ("a: \x00", "c.yaml: not valid YAML: unacceptable character #x0000: special characters are not allowed"),
         ("a: !!python/object/apply:os.getcwd []", "c.yaml line 1: not valid YAML: could not determine a constructor for"),
+        ("a: &x [1]\nb: *x", "c.yaml line 2: not valid YAML: aliases (*x) are not read here"),
+        ("model: &m {<<: *m}", "c.yaml line 1: not valid YAML: aliases (*m) are not read here"),
+        ("a: 2020-13-45", "c.yaml line 1: not valid YAML: not a value that can be read (month must be in 1..12)"),
+        ("\na: !!int abc", "c.yaml line 2: not valid YAML: not a value that can be read (invalid literal for int()"),
+        ("a: !!bool perhaps", "c.yaml line 1: not valid YAML: not a value that can be read"),
+        (
+            "training: {steps: " + "9" * 5000 + "}",
+            "c.yaml line 1: not valid YAML: not a value that can be read (Exceeds the limit",
+        ),
+        ('data: {cache_dir: "a\\0b"}', "c.yaml line 1: not valid YAML: a text holds the character NUL"),
+        ("[" * 100_000, "c.yaml: not valid YAML: nested too deeply"),
     ],
 )
 def test_bad_yaml_is_named_with_its_line(text, expected):
@@ -190,6 +203,48 @@ def test_bad_yaml_is_named_with_its_line(text, expected):
 )
 def test_bad_override_is_refused(override, expected):
     assert message("model: {scale: 4}", override) == expected
+
+
+def test_a_list_that_stands_for_billions_of_values_is_refused_at_once():
+    lines = ["a0: &a0 [lol]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    begin = time.process_time()
+    assert "aliases (*a0) are not read here" in message("\n".join(lines))
+    assert time.process_time() - begin < 5
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("model: {main_width: 1000000}", "model.main_width: input should be less than or equal to 4096, got 1000000"),
+        ("model: {rrdb_blocks: [7, 5000]}", "model.rrdb_blocks.1: input should be less than or equal to 1000, got 5000"),
+        ("training: {batch_size: 1000000}", "training.batch_size: input should be less than or equal to 65536, got 1000000"),
+        ("training: {seed: 4294967296}", "training.seed: input should be less than or equal to 2147483647, got 4294967296"),
+    ],
+)
+def test_sizes_that_no_machine_has_are_refused(text, reason):
+    assert message(text) == f"c.yaml: {reason}"
+
+
+def test_a_wrong_value_is_shown_in_short():
+    shown = message(f"data: {{flip: {'x' * 100_000}}}")
+    assert shown.startswith("c.yaml: data.flip: input should be a valid boolean, got 'xxx")
+    assert len(shown) < 250
+    assert message("training: {steps: 0x" + "f" * 9000 + "}").endswith("got a number of thousands of digits")
+
+
+def test_only_the_first_problems_are_listed():
+    lines = message("".join(f"key{number}: 1\n" for number in range(500))).splitlines()
+    assert (len(lines), lines[-1]) == (21, "c.yaml: and 480 more")
+
+
+def test_a_pipe_and_a_large_file_are_no_configs(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "large.yaml").write_bytes(b"#" * (2**20 + 1))
+    for name, reason in (("pipe.yaml", "is a pipe, a socket or a device"), ("large.yaml", "has 1,048,577 bytes")):
+        with pytest.raises(UsageError, match=f"cannot read config .*{name}: {reason}"):
+            load_config(tmp_path / name)
+    with pytest.raises(UsageError, match="cannot read config /dev/zero: is a pipe, a socket or a device"):
+        load_config("/dev/zero")
 
 
 def test_each_problem_has_its_line():

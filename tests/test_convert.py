@@ -80,17 +80,18 @@ def test_authors_file_end_to_end(torch, shared, tmp_path, capsys):
     assert np.abs(lr - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-def test_existing_model_is_replaced_only_by_force(torch, tmp_path, capsys):
+@pytest.mark.parametrize("option", ["--overwrite", "--force"])
+def test_existing_model_is_replaced_only_on_demand(option, torch, tmp_path, capsys):
     path, output = save(torch, released_state("rescaling"), tmp_path / "w.pth"), tmp_path / "model"
     output.mkdir()
     (output / "weights.npz").write_bytes(b"precious")
     code, _, err = run(capsys, path, "-o", output)
-    assert code == 1
-    assert err == f"hcflow convert: {output} holds a model already: choose another directory, or replace it with --force\n"
+    assert code == 2
+    assert err == (f"hcflow convert: {output}/weights.npz exists already; choose another -o, or replace it with --overwrite\n")
     broken = save(torch, {"a": np.zeros(3, np.float32)}, tmp_path / "broken.pth")
-    assert run(capsys, broken, "-o", output, "--force")[0] == 1
+    assert run(capsys, broken, "-o", output, option)[0] == 1
     assert (output / "weights.npz").read_bytes() == b"precious"
-    assert run(capsys, path, "-o", output, "--force")[0] == 0
+    assert run(capsys, path, "-o", output, option)[0] == 0
     assert load_model(output).config == CONFIGS["rescaling"]
     assert sorted(entry.name for entry in output.iterdir()) == ["config.yaml", "weights.npz"]
 

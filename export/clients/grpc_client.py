@@ -6,6 +6,7 @@ Needs tensorflow-serving-api and Pillow; sends pixels to the signature sample.
 from __future__ import annotations
 
 import argparse
+import pathlib
 import sys
 
 import grpc
@@ -39,12 +40,15 @@ def main() -> None:
     """Runs the client."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("image")
-    parser.add_argument("output")
+    parser.add_argument("output", type=pathlib.Path)
     parser.add_argument("--address", default="localhost:8500")
     parser.add_argument("--model", default="hcflow")
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     args = parser.parse_args()
+    if args.output.exists() and not args.overwrite:
+        parser.error(f"{args.output} exists already; --overwrite replaces it")
     inputs = {
         "image": np.asarray(Image.open(args.image).convert("RGB"))[None],
         "temperature": np.array([args.temperature], np.float32),

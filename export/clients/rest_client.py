@@ -40,7 +40,10 @@ def main() -> None:
     parser.add_argument("--url", default="http://localhost:8501")
     parser.add_argument("--model", default="hcflow")
     parser.add_argument("--signature", default="upscale_bytes", choices=("upscale_bytes", "downscale_bytes"))
+    parser.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     args = parser.parse_args()
+    if args.output.exists() and not args.overwrite:
+        parser.error(f"{args.output} exists already; --overwrite replaces it")
     try:
         args.output.write_bytes(call(args.url, args.model, args.image.read_bytes(), args.signature))
     except (OSError, RuntimeError) as error:

@@ -18,7 +18,7 @@ from hcflow_tf.config import DataConfig
 from hcflow_tf.data.images import ImageError
 from hcflow_tf.data.pairs import Pair, fit_to_scale, load_files, load_pair
 from hcflow_tf.errors import HCFlowError
-from hcflow_tf.files import atomic_path
+from hcflow_tf.files import atomic_path, expand_user, status
 
 CACHE_VERSION = 1
 """Part of every disk cache key: raise it when decoding, `fit_to_scale` or `imresize` give other values than before."""
@@ -94,7 +94,7 @@ class DiskCache(Cache):
 
     def __init__(self, scale: int, folder: str | os.PathLike):
         super().__init__(scale)
-        self.folder = pathlib.Path(folder).expanduser()
+        self.folder = expand_user(folder)
         self._files: dict[Pair, tuple[pathlib.Path, pathlib.Path]] = {}
         self._mapped = functools.lru_cache(_MAPPED_PAIRS)(self._open_or_fill)
 
@@ -108,13 +108,28 @@ class DiskCache(Cache):
 
     def check_room(self, pixels: int) -> None:
         """Against the free space of the disk; see `Cache.check_room`."""
-        existing = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
+        existing = next(folder for folder in (self.folder, *self.folder.absolute().parents) if status(folder))
         needed, free = round(3 * pixels * (1 + self.scale**-2)), shutil.disk_usage(existing).free
         if needed > free:
             raise HCFlowError(
                 f"data.cache_dir: the decoded images need {needed / 1e9:.1f} GB more in {self.folder}, {free / 1e9:.1f} GB are "
                 "free; name another folder, or set data.cache to none"
             )
+
+    def forget(self, pairs: Iterable[Pair]) -> None:
+        """Removes the files of these pairs, as far as there are any; pairs that cannot be read have none.
+
+        Raises:
+          HCFlowError: a file cannot be removed.
+        """
+        for pair in pairs:
+            try:
+                for file in self._names(pair):
+                    file.unlink(missing_ok=True)
+            except ImageError:
+                continue
+            except OSError as error:
+                raise HCFlowError(f"cannot remove {error.filename}: {error.strerror}") from error
 
     def size(self, pairs: Iterable[Pair]) -> int:
         """Bytes that these pairs take on disk, in files of the cache."""
@@ -162,10 +177,10 @@ def open_cache(data: DataConfig, scale: int) -> Cache:
 
 def _identity(path: pathlib.Path) -> tuple[str, int, int]:
     try:
-        status = path.stat()
+        found = path.stat()
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror}") from error
-    return str(path.resolve()), status.st_size, status.st_mtime_ns
+    return str(path.resolve()), found.st_size, found.st_mtime_ns
 
 
 def _digest(*parts: object) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from hcflow_tf.data.cache import DiskCache, open_cache
 from hcflow_tf.data.pairs import Pair, find_images, load_pair, pair_names
 from hcflow_tf.data.scan import Report, scan
 from hcflow_tf.errors import HCFlowError, UsageError
+from hcflow_tf.files import expand_user
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -165,12 +165,12 @@ def validation_pairs(config: Config) -> Iterator[tuple[str, np.ndarray, np.ndarr
 def _folder_pairs(folders: ImageFolders, scale: int, key: str) -> list[Pair]:
     pairs: list[Pair] = []
     for position, folder in enumerate(folders.hr):
-        hr = pathlib.Path(folder).expanduser()
+        hr = expand_user(folder)
         try:
             if folders.lr is None:
                 pairs += [Pair(path) for path in find_images(hr)]
             else:
-                pairs += pair_names(hr, pathlib.Path(folders.lr[position]).expanduser(), scale)
+                pairs += pair_names(hr, expand_user(folders.lr[position]), scale)
         except HCFlowError as error:
             raise HCFlowError(f"{key}: {error}") from error
     return pairs

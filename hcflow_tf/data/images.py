@@ -6,6 +6,7 @@ Pillow does the work, except for 16-bit colour, which it silently cuts down to 8
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import io
 import os
@@ -20,7 +21,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from hcflow_tf.data import sixteen_bit
 from hcflow_tf.errors import HCFlowError
-from hcflow_tf.files import atomic_path
+from hcflow_tf.files import atomic_path, check_regular
 
 FORMATS = {
     ".png": "PNG",
@@ -39,7 +40,15 @@ MAX_PIXELS = 2**27
 _READABLE = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 _ORIENTATION_TAG, _BITS_PER_SAMPLE_TAG = 0x0112, 0x0102
+_LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
+"""Pixels, where a format (or the library that writes it) has such a limit below that of memory."""
+_SCAN_MARKER, _MAX_SCANS = b"\xff\xda", 200
+"""A progressive JPEG has about ten scans; each costs the time of the whole image, however few bytes it has."""
 _PILLOW_LIMIT = threading.Lock()
+
+# libtiff writes what it dislikes about a damaged file straight to the process's stderr, beside the error that Pillow raises.
+with contextlib.suppress(AttributeError, OSError):  # there is no libtiff of its own to be told
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 
 class ImageError(HCFlowError):
@@ -114,6 +123,8 @@ def read_image(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> Load
       ImageError: as `read_header`; truncated, damaged, or a pixel format that is neither 8 nor 16 bit.
     """
     with _opened(path, max_pixels) as image:
+        if image.format in ("JPEG", "MPO") and pathlib.Path(path).read_bytes().count(_SCAN_MARKER) > _MAX_SCANS:
+            raise ImageError(f"{path}: more than {_MAX_SCANS} scans, which would take for ever to decode")
         mode, icc_profile = image.mode, image.info.get("icc_profile")
         if _is_16_bit(image):
             pixels = _decode_16_bit(path, image)
@@ -169,7 +180,8 @@ def write_image(
       HCFlowError: the format cannot hold what it is given, or the file cannot be written; `path` is as it was.
     """
     path = pathlib.Path(path)
-    image_format = check_writable(path, bit_depth=rgb.dtype.itemsize * 8, alpha=alpha is not None, text=bool(text))
+    bit_depth, side = rgb.dtype.itemsize * 8, max(rgb.shape[:2], default=0)
+    image_format = check_writable(path, bit_depth=bit_depth, alpha=alpha is not None, text=bool(text), side=side)
     if rgb.dtype not in (np.uint8, np.uint16) or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
         raise HCFlowError(f"cannot write {path}: expected [height, width, 3] uint8 or uint16, got {rgb.shape} {rgb.dtype}")
     if alpha is not None and (alpha.dtype != rgb.dtype or alpha.shape != rgb.shape[:2]):
@@ -187,8 +199,15 @@ def write_image(
             raise HCFlowError(f"cannot write {path}: {error}") from error
 
 
-def check_writable(path: str | os.PathLike, *, bit_depth: int = 8, alpha: bool = False, text: bool = False) -> str:
+def check_writable(path: str | os.PathLike, *, bit_depth: int = 8, alpha: bool = False, text: bool = False, side: int = 1) -> str:
     """The format of a file name's suffix, if that format can hold such an image; for failing before the work.
+
+    Args:
+      path: the file.
+      bit_depth: 8 or 16.
+      alpha: whether there is transparency.
+      text: whether there are text entries.
+      side: pixels of the longer side.
 
     Raises:
       HCFlowError: it cannot; the message says which suffix can.
@@ -200,6 +219,7 @@ def check_writable(path: str | os.PathLike, *, bit_depth: int = 8, alpha: bool =
         (bit_depth == 16, "16 bit", ("PNG", "TIFF")),
         (alpha, "transparency", ("PNG", "TIFF", "WEBP")),
         (text, "text entries", ("PNG",)),
+        (side > _LONGEST_SIDE.get(image_format, side), f"a side of {side:,} pixels", ("PNG", "TIFF")),
     ):
         if wanted and image_format not in able:
             suffixes = ", ".join(suffix for suffix, name in FORMATS.items() if name in able)
@@ -211,6 +231,7 @@ def check_writable(path: str | os.PathLike, *, bit_depth: int = 8, alpha: bool =
 def _opened(path: str | os.PathLike, max_pixels: int) -> Iterator[Image.Image]:
     """The file, opened by Pillow, its header checked; whatever goes wrong inside becomes an ImageError naming it."""
     try:
+        check_regular(path)  # a pipe would be waited for, a device read without end
         if pathlib.Path(path).stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty")
         with _open_unlimited(path) as image:
@@ -220,8 +241,10 @@ def _opened(path: str | os.PathLike, max_pixels: int) -> Iterator[Image.Image]:
             if width * height > max_pixels:
                 raise ImageError(f"{path}: {width} x {height} pixels are more than the cap of {max_pixels:,} pixels")
             yield image
-    except (HCFlowError, MemoryError):
+    except HCFlowError:
         raise
+    except MemoryError as error:
+        raise ImageError(f"{path}: not enough memory to decode it") from error
     except PIL.UnidentifiedImageError as error:
         raise ImageError(f"{path}: not a PNG, JPEG, WebP, BMP or TIFF image, or its header is damaged") from error
     # Decoders meet damaged files with every kind of exception (OSError, SyntaxError, struct.error, IndexError, ...).
@@ -262,12 +285,11 @@ def _is_16_bit(image: Image.Image) -> bool:
 
 def _decode_8_bit(image: Image.Image, icc_profile: bytes | None) -> np.ndarray:
     """[height, width, 3 or 4] uint8."""
+    image.load()  # a PNG's transparency entry may follow later in the file
     if image.mode == "CMYK" and icc_profile:
-        with contextlib.suppress(ImageCms.PyCMSError):
-            image.load()
+        with contextlib.suppress(ImageCms.PyCMSError, OSError):  # the profile is damaged, or of another kind of colours
             source, target = ImageCms.ImageCmsProfile(io.BytesIO(icc_profile)), ImageCms.createProfile("sRGB")
             return np.asarray(ImageCms.profileToProfile(image, source, target, outputMode="RGB"))
-    image.load()  # a PNG's transparency entry may follow later in the file
     return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 

@@ -6,12 +6,14 @@ import dataclasses
 import os
 import pathlib
 import re
+import unicodedata
 
 import numpy as np
 
 from hcflow_tf.data.images import FORMATS, ImageError, read_header, read_image
 from hcflow_tf.data.resize import imresize
 from hcflow_tf.errors import HCFlowError
+from hcflow_tf.files import expand_user, is_folder, status, why_unreachable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +30,16 @@ def find_images(folder: str | os.PathLike) -> list[pathlib.Path]:
     Hidden files are passed over. The suffixes are those of `images.FORMATS`, upper or lower case.
 
     Raises:
-      HCFlowError: there is no such folder, or no image in it.
+      HCFlowError: there is no such folder, it cannot be read, or no image is in it.
     """
-    folder = pathlib.Path(folder).expanduser()
-    if not folder.is_dir():
-        raise HCFlowError(f"{folder}: {'is a file, not a folder' if folder.exists() else 'no such folder'}")
-    files = [path for path in folder.iterdir() if path.suffix.lower() in FORMATS and not path.name.startswith(".")]
+    folder = expand_user(folder)
+    if not is_folder(folder):
+        reason = "is a file, not a folder" if status(folder) else why_unreachable(folder, "no such folder")
+        raise HCFlowError(f"{folder}: {reason}")
+    try:
+        files = [path for path in folder.iterdir() if path.suffix.lower() in FORMATS and not path.name.startswith(".")]
+    except OSError as error:  # it may not be read, or has just vanished
+        raise HCFlowError(f"{folder}: {error.strerror}") from error
     if not files:
         raise HCFlowError(f"{folder}: no images in this folder (looked for {', '.join(FORMATS)})")
     return sorted(files, key=_natural)
@@ -42,7 +48,7 @@ def find_images(folder: str | os.PathLike) -> list[pathlib.Path]:
 def pair_names(hr_folder: str | os.PathLike, lr_folder: str | os.PathLike, scale: int) -> list[Pair]:
     """Pairs two folders by file name: same stem but for upper and lower case, LR optionally ending in x4 (the scale).
 
-    So `0001.png` pairs with `0001.png`, `0001x4.png`, `0001_x4.jpg`.
+    So `0001.png` pairs with `0001.png`, `0001x4.png`, `0001_x4.jpg`. Accents count as the same composed or decomposed.
 
     Raises:
       HCFlowError: images without a partner or with two; the first five are named.
@@ -126,7 +132,7 @@ def _by_stem(files: list[pathlib.Path], partners: dict | None = None, scale: int
     """Stem in lower case -> file; for LR files the ending x4 is cut off, unless a partner bears it too."""
     images: dict[str, pathlib.Path] = {}
     for path in files:
-        stem = path.stem.casefold()
+        stem = unicodedata.normalize("NFC", path.stem.casefold())
         if partners is not None and stem not in partners:
             stem = re.sub(rf"[_-]?x{scale}$", "", stem)
         if stem in images:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from hcflow_tf.data.cache import Cache
 from hcflow_tf.data.images import ImageError, read_header
 from hcflow_tf.data.pairs import Pair, check_sizes
-from hcflow_tf.errors import HCFlowError
+from hcflow_tf.errors import HCFlowError, one_line
 
 _NAMED = 5
 """How many bad images an error or a report names."""
@@ -30,7 +30,7 @@ class Report:
     def lines(self) -> list[str]:
         """For the log: the counts, then the first bad images."""
         text = [f"{len(self.good):,} images, {self.pixels / 1e6:,.1f} megapixels; {len(self.bad)} left out"]
-        text += [f"  left out: {reason}" for reason in self.bad[:_NAMED]]
+        text += [f"  left out: {one_line(reason)}" for reason in self.bad[:_NAMED]]
         return text + ([f"  and {len(self.bad) - _NAMED} more"] if len(self.bad) > _NAMED else [])
 
 

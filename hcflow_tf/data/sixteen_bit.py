@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import pathlib
 import struct
 import zlib
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import PngImagePlugin
+
+from hcflow_tf.quiet import start_tensorflow
+
+if TYPE_CHECKING:
+    import tifffile
 
 _SIGNATURE_AND_HEADER = 8 + 25
 """Bytes of a PNG before the place where further chunks may be put: the signature and IHDR."""
@@ -19,11 +26,15 @@ def decode_png(path: str | os.PathLike, channels: int) -> np.ndarray:
     """A 16-bit PNG as [height, width, channels] uint16; 4 channels for gray with alpha, too.
 
     Raises:
-      Exception: of TensorFlow, if the file is damaged.
+      ValueError: the file is damaged.
     """
+    start_tensorflow()
     import tensorflow as tf
 
-    return tf.io.decode_png(pathlib.Path(path).read_bytes(), channels=channels, dtype=tf.uint16).numpy()
+    try:
+        return tf.io.decode_png(pathlib.Path(path).read_bytes(), channels=channels, dtype=tf.uint16).numpy()
+    except tf.errors.InvalidArgumentError as error:  # whose words are about TensorFlow
+        raise ValueError("the pixels cannot be unpacked") from error
 
 
 def decode_tiff(path: str | os.PathLike) -> np.ndarray:
@@ -36,12 +47,14 @@ def decode_tiff(path: str | os.PathLike) -> np.ndarray:
 
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
+        samples = page.imagewidth * page.imagelength * page.samplesperpixel
+        if page.photometric != tifffile.PHOTOMETRIC.RGB or page.dtype != np.uint16 or page.ndim != 3 or page.size != samples:
+            raise ValueError(f"{page.photometric!s} {page.dtype} {page.shape}: save it as RGB")
+        _refuse_bomb(tiff, page)
         try:
             pixels = page.asarray()
         except (KeyError, ImportError) as error:
             raise ValueError(f"{page.compression.name} compression: save it uncompressed or pip install imagecodecs") from error
-        if page.photometric != tifffile.PHOTOMETRIC.RGB or pixels.dtype != np.uint16 or pixels.ndim != 3:
-            raise ValueError(f"{page.photometric.name} {pixels.dtype} {pixels.shape}: save it as RGB")
         pixels = np.moveaxis(pixels, 0, 2) if page.axes.startswith("S") else pixels
         orientation = page.tags.valueof("Orientation", 1)
     if pixels.shape[2] not in (3, 4):
@@ -49,8 +62,19 @@ def decode_tiff(path: str | os.PathLike) -> np.ndarray:
     return upright(pixels, orientation)
 
 
+def _refuse_bomb(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> None:
+    """No strip may hold more than the whole image: tifffile by itself unpacks whatever comes."""
+    decompressor = {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMADecompressor}.get(page.compression)
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True) if decompressor else ():
+        tiff.filehandle.seek(offset)
+        unpacker, packed = decompressor(), tiff.filehandle.read(count)
+        if len(unpacker.decompress(packed, page.nbytes + 1)) > page.nbytes:
+            raise ValueError("a strip unpacks to more than the image")
+
+
 def write_png(path: pathlib.Path, pixels: np.ndarray, icc_profile: bytes | None, text: Mapping[str, str]) -> None:
     """Writes [height, width, 3 or 4] uint16 as PNG; TensorFlow encodes, the profile and the text are put in after."""
+    start_tensorflow()
     import tensorflow as tf
 
     encoded = tf.io.encode_png(pixels).numpy()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hcflow_tf.data.images import quantize
+from hcflow_tf.data.images import ImageError, quantize
 from hcflow_tf.inference.scaling import Scaler
 from hcflow_tf.metrics.bits_per_dim import bits_per_dim
 from hcflow_tf.metrics.consistency import consistency
@@ -20,6 +20,17 @@ Metrics = dict[str, float]
 def min_hr_side(scale: int) -> int:
     """The shortest side of an image whose SSIM can be measured after cropping `scale` pixels at each border."""
     return 2 * scale + 11
+
+
+def check_measurable(name: object, hr: np.ndarray, scale: int) -> None:
+    """Checks that an image [h, w, 3] is large enough.
+
+    Raises:
+      ImageError: it is not.
+    """
+    height, width = hr.shape[:2]
+    if min(height, width) < min_hr_side(scale):
+        raise ImageError(f"{name}: {width} x {height} pixels are too few to measure at x{scale}")
 
 
 class Evaluation:

@@ -42,8 +42,10 @@ class Original:
         """The entry, if there is one and it fits an LR image of this height and width at this scale."""
         try:
             original = cls(**json.loads(text[ORIGINAL_KEY]))
+            if any(type(value) is not int for value in (original.width, original.height, original.scale)):
+                return None
             expected = tuple(-(-side // scale) for side in (original.height, original.width))
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, RecursionError):
             return None
         return original if original.scale == scale and expected == tuple(lr_size) else None
 
@@ -80,7 +82,7 @@ def upscale_file(
     image = read_image(source)
     bits = bits or image.bit_depth
     for target in targets:
-        check_writable(target, bit_depth=bits, alpha=image.alpha is not None)
+        check_writable(target, bit_depth=bits, alpha=image.alpha is not None, side=scaler.scale * max(image.rgb.shape[:2]))
     lr = _to_float(image.rgb)
     original = Original.from_text(image.text, lr.shape[:2], scaler.scale)
     height, width = (original.height, original.width) if original else (side * scaler.scale for side in lr.shape[:2])

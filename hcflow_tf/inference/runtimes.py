@@ -13,6 +13,7 @@ import numpy as np
 from hcflow_tf.data.images import quantize
 from hcflow_tf.data.resize import imresize
 from hcflow_tf.errors import HCFlowError, UsageError
+from hcflow_tf.files import expand_user, is_file, is_folder
 from hcflow_tf.inference.complexity import MAX_OVERLAP
 from hcflow_tf.quiet import start_tensorflow
 
@@ -180,7 +181,7 @@ def open_runtime(model: str | os.PathLike, *, scale: int | None = None) -> Runti
     Raises:
       HCFlowError: it is none of these, it cannot be read, or its scale is another.
     """
-    name, path = str(model), pathlib.Path(model).expanduser()
+    name, path = str(model), expand_user(model)
     if name == BICUBIC:
         return BicubicRuntime(scale or 4)
     runtime = _open(name, path)
@@ -191,33 +192,33 @@ def open_runtime(model: str | os.PathLike, *, scale: int | None = None) -> Runti
 
 def _open(name: str, path: pathlib.Path) -> Runtime:
     if path.suffix in _EXPORTED:
-        if not path.is_file():
+        if not is_file(path):
             raise HCFlowError(f"no model at {name}: there is no such file")
         return _load(*_EXPORTED[path.suffix], path)
     if saved_model := _find_saved_model(path):
         return _load("hcflow_tf.inference.saved_model", "SavedModelRuntime", saved_model)
-    if path.is_file():
+    if is_file(path):
         hint = "run `hcflow convert` on it first" if path.suffix == ".pth" else "a model directory holds config.yaml and weights"
         raise HCFlowError(f"{name} is not a model directory, a SavedModel directory, a .tflite or an .onnx file: {hint}")
-    try:
-        return KerasRuntime(name)
-    except UsageError as error:  # a model directory that cannot be read is no wrong usage
-        raise HCFlowError(str(error)) from error
+    return KerasRuntime(name)
 
 
 def is_model_directory(model: str | os.PathLike) -> bool:
     """Whether `--model` names weights of our own (or nothing at all), not the baseline or an exported file."""
-    path = pathlib.Path(model).expanduser()
-    return str(model) != BICUBIC and not path.is_file() and path.suffix not in _EXPORTED and not _find_saved_model(path)
+    path = expand_user(model)
+    return str(model) != BICUBIC and not is_file(path) and path.suffix not in _EXPORTED and not _find_saved_model(path)
 
 
 def _find_saved_model(directory: pathlib.Path) -> pathlib.Path | None:
     """The directory itself or, as TF Serving lays them out, its highest version, if it is a SavedModel."""
-    if not directory.is_dir():
+    if not is_folder(directory):
         return None
-    versions = sorted((entry for entry in directory.iterdir() if entry.name.isdecimal()), key=lambda entry: int(entry.name))
+    try:
+        versions = sorted((entry for entry in directory.iterdir() if entry.name.isdecimal()), key=lambda entry: int(entry.name))
+    except OSError as error:
+        raise HCFlowError(f"{directory}: {error.strerror}") from error
     for candidate in (directory, *reversed(versions)):
-        if (candidate / "saved_model.pb").is_file():
+        if is_file(candidate / "saved_model.pb"):
             return candidate
     return None
 

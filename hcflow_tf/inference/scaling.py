@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 
@@ -99,6 +100,8 @@ class Scaler:
             total += float(self.runtime.log_prob(hr[tuple(fine)][None], lr[rows, columns][None])[0])
 
         self._run(lr.shape[:2], 0, add)
+        if not math.isfinite(total):
+            raise HCFlowError(f"{self.runtime.name} computes a likelihood that is no finite number: its weights are damaged")
         return total
 
     def _draw_latents(self, height: int, width: int, temperature: float, seed: int) -> list[np.ndarray]:
@@ -118,18 +121,27 @@ class Scaler:
             return [z.numpy()[0] for z in draw_latents(tf.constant([seed], tf.int64), temperature, shapes)]
 
     def _run(self, lr_size: tuple[int, int], factor: int, work: Callable[[Tile, np.ndarray], None]) -> np.ndarray:
-        """Calls work(tile, canvas) for all tiles, again with half the side where memory runs out; returns the canvas."""
+        """Calls work(tile, canvas) for all tiles, again with half the side where memory runs out; returns the canvas.
+
+        Raises:
+          MemoryError: the image as a whole is too large, whatever the tiles.
+          HCFlowError: out of memory for a small tile; the model computes NaN.
+        """
+        canvas = np.zeros((lr_size[0] * factor, lr_size[1] * factor, 3), np.float32)
         while True:
             size = self._tile_size(*lr_size)
             try:
-                canvas = np.zeros((lr_size[0] * factor, lr_size[1] * factor, 3), np.float32)
                 for tile in tiles(*lr_size, size, self.runtime.overlap):
                     work(tile, canvas)
-                return canvas
+                break
             except Exception as error:
                 if not _is_out_of_memory(error):
                     raise
                 self._shrink(size, error)
+                canvas[:] = 0
+        if np.isnan(canvas).any():
+            raise HCFlowError(f"{self.runtime.name} computes values that are not numbers (NaN): its weights are damaged")
+        return canvas
 
     def _tile_size(self, height: int, width: int) -> tuple[int, int]:
         if self.runtime.fixed_lr_size:
@@ -144,7 +156,9 @@ class Scaler:
         half = max(size) // 2
         if self._tile is not None or self.runtime.fixed_lr_size or half < MIN_TILE:
             advice = f"; try --tile {half}" if half >= MIN_TILE and not self.runtime.fixed_lr_size else ""
-            raise HCFlowError(f"out of memory for a tile of {size[0]} x {size[1]} LR pixels{advice}") from error
+            raise HCFlowError(
+                f"{self.runtime.name}: out of memory for a tile of {size[0]} x {size[1]} LR pixels{advice}"
+            ) from error
         self._limit = half
         print(f"out of memory: going on with tiles of {half} LR pixels", file=sys.stderr)
 
