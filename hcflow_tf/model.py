@@ -78,7 +78,7 @@ class HCFlow(keras.Model):
         Args:
           config: hyperparameters.
           mixed_precision: run the feature extractors in bfloat16; the flow stays exact.
-          recompute: recompute the feature extractors' activations in the backward pass.
+          recompute: compute activations again in the backward pass instead of keeping them; see docs/training.md.
           dtype: float32, or float64 for tests of the mathematics.
         """
         super().__init__(name=name, dtype=dtype)
@@ -92,7 +92,7 @@ class HCFlow(keras.Model):
             self.levels.append(weights)
             channels = weights.image_channels
         self.build()
-        self.flow = bijectors.HierarchicalFlow([_flow_level(config, weights) for weights in self.levels])
+        self.flow = bijectors.HierarchicalFlow([_flow_level(config, weights) for weights in self.levels], recompute=recompute)
         self._compiled_encode = tf.function(self.flow.forward_and_log_det, autograph=False, reduce_retracing=True)
         self._compiled_decode = tf.function(self.flow.inverse_and_log_det, autograph=False, reduce_retracing=True)
 

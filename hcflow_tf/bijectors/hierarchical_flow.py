@@ -47,12 +47,14 @@ class HierarchicalFlow(FlowBijector):
       [1] Liang et al., Hierarchical Conditional Flow, ICCV 2021, section 3.3 and figure 2.
     """
 
-    def __init__(self, levels: Sequence[FlowLevel], *, name: str | None = None):
+    def __init__(self, levels: Sequence[FlowLevel], *, recompute: bool = False, name: str | None = None):
+        """Args: levels, finest first; recompute, keep of each flow step only its inputs for the backward pass."""
         parts = [3] * (len(levels) + 1)
         super().__init__(forward_min_event_ndims=3, inverse_min_event_ndims=parts, name=name)
         if not levels:
             raise ValueError(f"{self.name}: expected at least one level")
         self._levels = self._no_dependency(tuple(levels))
+        self._recompute = recompute
         self._latent_channels = []
         channels = 3
         for index in range(len(levels)):
@@ -95,7 +97,7 @@ class HierarchicalFlow(FlowBijector):
             x, log_det = level.squeeze.forward_and_log_det(x)
             total += log_det
             for step in level.steps:
-                x, log_det = step.forward_and_log_det(x)
+                x, log_det = self._run(step.forward_and_log_det, x)
                 total += log_det
             image_channels = x.shape[-1] - latent_channels
             x, detail = x[..., :image_channels], x[..., image_channels:]
@@ -105,7 +107,7 @@ class HierarchicalFlow(FlowBijector):
         for level, image, detail in reversed(list(zip(self._levels, images, details, strict=True))):
             conditions.append(level.extractor(conditioning_input(image, conditions)))
             for layer in level.latent_layers:
-                detail, log_det = layer.forward_and_log_det(detail, condition=conditions[-1])
+                detail, log_det = self._run(layer.forward_and_log_det, detail, condition=conditions[-1])
                 total += log_det
             latents.append(detail)
         return [images[-1], *reversed(latents)], total
@@ -116,15 +118,22 @@ class HierarchicalFlow(FlowBijector):
         for level, detail in reversed(list(zip(self._levels, latents, strict=True))):
             conditions.append(level.extractor(conditioning_input(image, conditions)))
             for layer in reversed(level.latent_layers):
-                detail, log_det = layer.inverse_and_log_det(detail, condition=conditions[-1])
+                detail, log_det = self._run(layer.inverse_and_log_det, detail, condition=conditions[-1])
                 total += log_det
             x = tf.concat([image, detail], axis=-1)
             for step in reversed(level.steps):
-                x, log_det = step.inverse_and_log_det(x)
+                x, log_det = self._run(step.inverse_and_log_det, x)
                 total += log_det
             image, log_det = level.squeeze.inverse_and_log_det(x)
             total += log_det
         return image, total
+
+    def _run(self, method: Callable[..., ValueAndLogDet], x: tf.Tensor, **conditions: tf.Tensor) -> ValueAndLogDet:
+        """One layer in one direction; where activations are recomputed, all that is kept of it are these inputs."""
+        if not self._recompute:
+            return method(x, **conditions)
+        layer = tf.recompute_grad(lambda x, *values: method(x, **dict(zip(conditions, values, strict=True))))
+        return layer(x, *conditions.values())
 
     # Structures of types and event shapes, which TransformedDistribution asks for.
 

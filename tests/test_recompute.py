@@ -1,0 +1,172 @@
+"""Recomputation: the same gradients and steps from less memory."""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tiny import tiny_config, tiny_model
+
+from hcflow_tf import losses
+from hcflow_tf.config import parse_config
+from hcflow_tf.model import HCFlow
+from hcflow_tf.networks.coupling import FCN, DenseBlock
+from hcflow_tf.networks.feature_extractor import RRDB
+from hcflow_tf.training.step import TrainingStep
+from hcflow_tf.training.strategy import make_strategy
+
+SIZE, SCALE = 16, 2
+
+
+@functools.cache
+def weights_of(task: str) -> list[np.ndarray]:
+    return [variable.numpy() for variable in tiny_model(task, scale=SCALE).weights]
+
+
+def model_of(task: str, **options) -> HCFlow:
+    """A tiny model, with the same weights each time."""
+    model = HCFlow(tiny_config(task, SCALE, width=6), **options)
+    for variable, value in zip(model.weights, weights_of(task), strict=True):
+        variable.assign(value)
+    return model
+
+
+def images(dtype: str = "float32") -> tuple[tf.Tensor, tf.Tensor]:
+    hr = np.random.default_rng(1).random((2, SIZE, SIZE, 3))
+    lr = hr.reshape(2, SIZE // SCALE, SCALE, SIZE // SCALE, SCALE, 3).mean(axis=(2, 4))
+    return tf.constant(hr, dtype), tf.constant(lr, dtype)
+
+
+def nll(model: HCFlow, hr: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
+    return -losses.training_log_prob(model.flow, hr, lr)[0]
+
+
+def pixel(model: HCFlow, hr: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
+    latents = model.draw_latents(lr.shape, 0.9, seed=1)
+    return losses.l1(hr, model.flow.inverse_and_log_det([lr, *latents])[0])
+
+
+def rescaling(model: HCFlow, hr: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
+    (encoded, *latents), _ = model.flow.forward_and_log_det(hr)
+    decoded = pixel(model, hr, losses.round_straight_through(encoded))
+    return decoded + losses.l2(encoded, lr) + losses.latent_l2(latents)
+
+
+LOSSES = [("super_resolution", nll), ("super_resolution", pixel), ("rescaling", rescaling)]
+
+
+def gradients(model: HCFlow, loss, *, compiled: bool = True, **options) -> list[np.ndarray]:
+    """Of the loss with respect to the image and all weights."""
+    hr, lr = images(model.variable_dtype)
+    weights = [hr, *(variable.value for variable in model.trainable_variables)]
+
+    def compute() -> list[tf.Tensor]:
+        with tf.GradientTape() as tape:
+            tape.watch(hr)
+            value = tf.reduce_mean(loss(model, hr, lr))
+        return tape.gradient(value, weights, unconnected_gradients="zero")
+
+    run = tf.function(compute, autograph=False, **options) if compiled else compute
+    return [gradient.numpy() for gradient in run()]
+
+
+def assert_equal(actual: list[np.ndarray], expected: list[np.ndarray], tolerance: float) -> None:
+    """Each gradient to the tolerance, relative to its own norm."""
+    assert sum(bool(gradient.any()) for gradient in expected) > 0.9 * len(expected)
+    for index, (a, b) in enumerate(zip(actual, expected, strict=True)):
+        assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b), index
+
+
+@functools.cache
+def plain_gradients(task: str, loss, dtype: str) -> list[np.ndarray]:
+    return gradients(model_of(task, dtype=dtype), loss)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-5)])
+@pytest.mark.parametrize(("task", "loss"), LOSSES)
+def test_gradients_are_those_of_the_plain_model(task, loss, dtype, tolerance):
+    actual = gradients(model_of(task, dtype=dtype, recompute=True), loss)
+    assert_equal(actual, plain_gradients(task, loss, dtype), tolerance)
+
+
+@pytest.mark.parametrize("options", [{"compiled": False}, {"jit_compile": True}], ids=["eager", "xla"])
+def test_gradients_eager_and_compiled_by_xla(options):
+    actual = gradients(model_of("super_resolution", dtype="float64", recompute=True), nll, **options)
+    assert_equal(actual, plain_gradients("super_resolution", nll, "float64"), 1e-9)
+
+
+def test_gradients_in_mixed_precision():
+    options = {"mixed_precision": True}
+    expected = gradients(model_of("super_resolution", **options), nll)
+    actual = gradients(model_of("super_resolution", recompute=True, **options), nll)
+    assert_equal(actual, expected, 2**-6)  # two units of bfloat16, in which the extractors sum their gradients
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("task", "loss"), [("super_resolution", nll), ("rescaling", pixel)])
+def test_every_network_runs_once_more_for_its_gradient(task, loss, recompute, monkeypatch):
+    calls: dict[int, int] = {}
+    for kind in (FCN, DenseBlock, RRDB):
+
+        def counted(layer, x, call=kind.call):
+            calls[id(layer)] = calls.get(id(layer), 0) + 1
+            return call(layer, x)
+
+        monkeypatch.setattr(kind, "call", counted)
+    model = model_of(task, recompute=recompute)
+    calls.clear()  # those of the initialisation
+    gradients(model, loss, compiled=False)
+    level = model.levels[0]
+    networks = [step.network for step in (*level.main_steps, *level.conditional_steps)]
+    networks += [*level.extractor.trunk_a, *level.extractor.trunk_b]
+    assert [calls[id(network)] for network in networks] == [2 if recompute else 1] * len(networks)
+
+
+@pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
+def test_training_steps_are_those_of_the_plain_model(devices):
+    strategy = make_strategy(devices)
+    hr, lr = (image.numpy() for image in images())
+
+    def part(array: np.ndarray) -> tf.Tensor:
+        replicas = strategy.num_replicas_in_sync
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(np.split(array, replicas)[context.replica_id_in_sync_group])
+        )
+
+    weights = []
+    for recompute in (False, True):
+        config = parse_config(
+            f"""
+            model: {tiny_config("super_resolution", SCALE, width=6).model_dump(mode="json")}
+            data: {{crop_size: {SIZE}}}
+            losses: {{nll: 1, pixel: 1, separate_updates: false}}
+            training: {{batch_size: 2, recompute: {str(recompute).lower()}, start_from: x}}
+            """
+        )
+        with strategy.scope():
+            model = model_of("super_resolution", recompute=config.training.recompute)
+        step = TrainingStep(config, model, strategy)
+        for index in range(2):
+            step(part(hr), part(lr), index)
+        weights.append(np.concatenate([variable.numpy().ravel() for variable in model.weights]))
+    start = np.concatenate([value.ravel() for value in weights_of("super_resolution")])
+    assert np.abs(weights[0] - start).mean() > 1e-4
+    np.testing.assert_allclose(weights[1], weights[0], atol=1e-5)
+
+
+def test_benchmark_finds_less_memory_and_equal_gradients(tmp_path):
+    root = pathlib.Path(__file__).resolve().parents[1]
+    steps = ["model.scale=2", "model.main_steps=4", "model.conditional_steps=4"]  # they take most of the memory
+    extractor = ["model.rrdb_blocks=[1,1]", "model.rrdb_features=16", "model.rrdb_growth=8"]
+    command = [sys.executable, "benchmarks/training_memory.py", "--config", "configs/sr_x4.yaml", "--set", *steps, *extractor]
+    output = tmp_path / "memory.json"
+    subprocess.run([*command, "--batch=4", "--rounds=1", f"--output={output}"], cwd=root, check=True, capture_output=True)
+    recompute = json.loads(output.read_text())["settings"]["recompute"]
+    assert recompute["memory_ratio"] < 0.6
+    assert recompute["largest_weight_difference"] < 1e-5
