@@ -31,11 +31,11 @@ class OnnxRuntime(Runtime):
         inputs = {value.name: value.shape for value in self._decode.get_inputs()}
         try:
             self.task, self.scale, layout = metadata["task"], int(metadata["scale"]), metadata["layout"]
-            shapes = [inputs[name] for name in latent_names(len(inputs) - 1)]
-        except (KeyError, ValueError) as error:
+            channel = 1 if layout == "nchw" else 3
+            self.latent_channels = tuple(inputs[name][channel] for name in latent_names(len(inputs) - 1))
+        except (KeyError, ValueError, IndexError) as error:
             raise HCFlowError(f"{path} is not a decoder made by export/export_onnx.py: it lacks {error}") from error
         self._nchw = layout == "nchw"
-        self.latent_channels = tuple(shape[1 if self._nchw else 3] for shape in shapes)
 
     def decode(self, lr: np.ndarray, latents: Sequence[np.ndarray]) -> np.ndarray:
         """See `Runtime.decode`."""
@@ -50,10 +50,13 @@ class OnnxRuntime(Runtime):
 
     def _run(self, session: object, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = [value.name for value in session.get_outputs()]
-        if not self._nchw:
-            return dict(zip(names, session.run(names, inputs), strict=True))
-        outputs = session.run(names, {name: value.transpose(0, 3, 1, 2) for name, value in inputs.items()})
-        return {name: value.transpose(0, 2, 3, 1) for name, value in zip(names, outputs, strict=True)}
+        if self._nchw:
+            inputs = {name: value.transpose(0, 3, 1, 2) for name, value in inputs.items()}
+        try:
+            outputs = dict(zip(names, session.run(names, inputs), strict=True))
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise HCFlowError(f"{self.name} cannot be run: {' '.join(str(error).split())[:200]}") from error
+        return {name: value.transpose(0, 2, 3, 1) for name, value in outputs.items()} if self._nchw else outputs
 
 
 def _session(path: pathlib.Path) -> object:

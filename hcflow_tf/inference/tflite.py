@@ -33,8 +33,11 @@ class TFLiteRuntime(Runtime):
         self.task = "rescaling" if self.can_encode else "super_resolution"
         inputs = self._decode.get_input_details()
         names = latent_names(len(inputs) - 1)
-        self.latent_channels = tuple(int(inputs[name]["shape"][-1]) for name in names)
-        _, height, width, _ = inputs[LR]["shape_signature"]
+        try:
+            self.latent_channels = tuple(int(inputs[name]["shape"][-1]) for name in names)
+            _, height, width, _ = inputs[LR]["shape_signature"]
+        except (KeyError, ValueError) as error:
+            raise HCFlowError(f"{path} is not a decoder made by export/export_tflite.py: it lacks {error}") from error
         self._batches = height < 0
         self.fixed_lr_size = None if self._batches else (int(height), int(width))
         if self._batches:
@@ -55,10 +58,13 @@ class TFLiteRuntime(Runtime):
         return outputs[LR], [outputs[name] for name in latent_names(len(outputs) - 1)]
 
     def _run(self, runner: object, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        if self._batches:
-            return runner(**inputs)
         batch = len(next(iter(inputs.values())))
-        images = [runner(**{name: value[i : i + 1] for name, value in inputs.items()}) for i in range(batch)]
+        try:
+            if self._batches:
+                return runner(**inputs)
+            images = [runner(**{name: value[i : i + 1] for name, value in inputs.items()}) for i in range(batch)]
+        except (ValueError, RuntimeError) as error:
+            raise HCFlowError(f"{self.name} cannot be run: {' '.join(str(error).split())[:200]}") from error
         return {name: np.concatenate([outputs[name] for outputs in images]) for name in images[0]}
 
 
@@ -70,12 +76,13 @@ def _runner(path: pathlib.Path, signature: str) -> object:
     try:
         interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
         signatures = interpreter.get_signature_list()
+        runner = interpreter.get_signature_runner(signature) if signature in signatures else None
     except (ValueError, RuntimeError) as error:
         raise HCFlowError(f"{path} is not a readable .tflite file: {' '.join(str(error).split())[:200]}") from error
-    if signature not in signatures:
+    if runner is None:
         names = ", ".join(signatures) or "none"
         raise HCFlowError(f"{path} has no signature {signature!r} (it has: {names}): export it with export/export_tflite.py")
-    return interpreter.get_signature_runner(signature)
+    return runner
 
 
 def _zeros(size: int, latent_channels: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
