@@ -150,6 +150,29 @@ def test_failed_check_leaves_no_file(super_resolution, tmp_path, monkeypatch, ca
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["tflite", "onnx"])
+@pytest.mark.parametrize("name", ["m", "m_encoder"])
+def test_existing_files_stay_unless_told(rescaling, tmp_path, kind, name, capsys):
+    path = tmp_path / f"{name}.{kind}"
+    path.write_bytes(b"precious")
+    assert export(kind, "--model", rescaling[1], "--output", tmp_path / f"m.{kind}") == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message == f"export_{kind}.py: {path} exists already; choose another --output, or replace it with --overwrite"
+    assert path.read_bytes() == b"precious"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_overwrite_replaces_but_never_the_model(super_resolution, tmp_path, capsys):
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"old")
+    assert export("onnx", "--model", super_resolution[1], "--output", path, "--overwrite") == 0
+    assert open_runtime(path).scale == 2
+    path.unlink()
+    path.hardlink_to(super_resolution[1] / "weights.npz")
+    assert export("onnx", "--model", super_resolution[1], "--output", path, "--overwrite") == 2
+    assert f"{path} is an input and would be overwritten" in capsys.readouterr().err
+
+
 def test_one_line_errors(tmp_path, capsys):
     assert export("tflite", "--model", tmp_path / "none", "--output", tmp_path / "m.tflite") == 1
     assert export("onnx", "--model", tmp_path, "--output", tmp_path / "m.tflite") == 2

@@ -176,7 +176,7 @@ def test_next_version_and_failure(served, tmp_path, monkeypatch, capsys):
     _, directory = served
     arguments = ("--model", directory.parent / "model", "--output")
     assert export("saved_model", *arguments, directory, "--version", 1) == 2
-    assert "--version 1: is there already" in capsys.readouterr().err
+    assert "--version 1: is there already; leave --version out for the next one, or give --overwrite" in capsys.readouterr().err
     save_model(tiny_model("super_resolution", scale=2), tmp_path / "model")
     arguments = ("--model", tmp_path / "model", "--output")
     monkeypatch.setattr(
@@ -185,6 +185,21 @@ def test_next_version_and_failure(served, tmp_path, monkeypatch, capsys):
     assert export("saved_model", *arguments, tmp_path / "none") == 1
     assert "failed its check" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+    (tmp_path / "there/1").mkdir(parents=True)
+    (tmp_path / "there/1/saved_model.pb").write_bytes(b"old")
+    assert export("saved_model", *arguments, tmp_path / "there", "--version", 1, "--overwrite") == 1
+    assert (tmp_path / "there/1/saved_model.pb").read_bytes() == b"old"
+
+
+def test_a_version_is_replaced_on_demand(tmp_path):
+    save_model(tiny_model("super_resolution", scale=2), tmp_path / "model")
+    (tmp_path / "out/1").mkdir(parents=True)
+    (tmp_path / "out/1/old.txt").write_bytes(b"old")
+    arguments = ("--model", tmp_path / "model", "--output", tmp_path / "out", "--version", 1, "--overwrite")
+    assert export("saved_model", *arguments) == 0
+    assert open_runtime(tmp_path / "out").scale == 2
+    assert not (tmp_path / "out/1/old.txt").exists()
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["1", "batching_parameters.txt", "compose.yaml"]
 
 
 @pytest.fixture(scope="module")

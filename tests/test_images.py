@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import lzma
 import struct
+import time
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
 import tifffile
+from fuzz.bases import chunk, picture, png, valid
+from fuzz.formats import many_scans, tiff_with_strip
 from PIL import Image, ImageCms, ImageOps
 
 from hcflow_tf.data import images, pairs
@@ -248,6 +253,68 @@ def test_a_bomb_is_refused_by_its_header(tmp_path):
             read(tmp_path / "bomb.png")
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("strip.tif", lambda: tiff_with_strip(zlib.compress(bytes(100_000_000)), compression=8), "a strip unpacks to more"),
+        ("lzma.tif", lambda: tiff_with_strip(lzma.compress(bytes(100_000_000)), compression=34925), "a strip unpacks to more"),
+        ("depth.tif", lambda: tiff_with_strip(zlib.compress(bytes(24)), compression=8, extra={32997: 2**30}), "save it as RGB"),
+        ("scans.jpg", lambda: many_scans(1000), "more than 200 scans"),
+        ("text.png", lambda: png_with(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000))), "truncated or damaged"),
+    ],
+)
+def test_bombs_behind_an_honest_header(tmp_path, name, content, reason):
+    (tmp_path / name).write_bytes(content())
+    tracemalloc.start()
+    begin = time.process_time()
+    try:
+        with pytest.raises(ImageError, match=rf"{name}: .*{reason}"):
+            read_image(tmp_path / name)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - begin < 10
+
+
+def png_with(kind: bytes, content: bytes) -> bytes:
+    whole = png(4, 4, 8, 2, (b"\0" + bytes(12)) * 4)
+    return whole[:33] + chunk(kind, content) + whole[33:]
+
+
+def test_damaged_profiles_and_exif_are_no_reason_to_refuse_a_picture(tmp_path):
+    cmyk = Image.fromarray(pixels()).convert("CMYK")
+    cmyk.save(tmp_path / "good.jpg")
+    cmyk.save(tmp_path / "bad.jpg", icc_profile=b"no profile" * 20)
+    np.testing.assert_array_equal(read_image(tmp_path / "bad.jpg").rgb, read_image(tmp_path / "good.jpg").rgb)
+    Image.fromarray(pixels()).save(tmp_path / "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png").rgb, pixels())
+
+
+def test_truncated_cmyk_with_a_profile_is_not_taken_for_whole(tmp_path):
+    """A first attempt at decoding that fails must not be followed by a second that fills up with gray."""
+    Image.fromarray(pixels(200, 200)).convert("CMYK").save(tmp_path / "a.jpg", icc_profile=SRGB)
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-3000])
+    with pytest.raises(ImageError, match=r"a\.jpg: truncated or damaged"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("name", ["animated.png", "animated.webp", "pages.tif"])
+def test_of_several_pictures_the_first_is_read(name, tmp_path):
+    (tmp_path / name).write_bytes(valid()[name])
+    first, loaded = picture().astype(int), read_image(tmp_path / name).rgb
+    assert np.abs(loaded - first).mean() < (12 if name.endswith("webp") else 0.1)
+    assert np.abs(loaded - (255 - first)).mean() > 40
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif"])
+def test_one_pixel(suffix, tmp_path):
+    rgb = np.array([[[200, 100, 50]]], np.uint8)
+    write_image(tmp_path / f"a{suffix}", rgb)
+    loaded = read_image(tmp_path / f"a{suffix}").rgb
+    assert loaded.shape == (1, 1, 3)
+    assert np.abs(loaded.astype(int) - rgb).max() <= 6
+
+
 def test_the_cap_is_the_callers_and_pillows_limit_is_untouched(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     write_image(tmp_path / "a.png", pixels(12, 20))
@@ -274,11 +341,13 @@ def test_32_bit_is_refused(tmp_path):
         ("a.jpg", {"alpha": pixels()[..., 0]}, "JPEG cannot hold transparency; use .png"),
         ("a.bmp", {"text": {"a": "b"}}, "BMP cannot hold text entries; use .png"),
         ("a.png", {"alpha": pixels(5, 5)[..., 0]}, "alpha is"),
+        ("a.jpg", {"rgb": np.zeros((1, 70_000, 3), np.uint8)}, "JPEG cannot hold a side of 70,000 pixels; use .png, .tif"),
+        ("a.webp", {"rgb": np.zeros((17_000, 1, 3), np.uint8)}, "WEBP cannot hold a side of 17,000 pixels"),
     ],
 )
 def test_what_a_format_cannot_hold(tmp_path, name, options, message):
     with pytest.raises(HCFlowError, match=message):
-        write_image(tmp_path / name, pixels(), **options)
+        write_image(tmp_path / name, **{"rgb": pixels(), **options})
     assert not list(tmp_path.iterdir())
 
 

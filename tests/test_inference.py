@@ -130,8 +130,10 @@ def test_running_out_of_memory_halves_the_tiles(capsys, monkeypatch):
     assert "tiles of 45 LR pixels" in capsys.readouterr().err
     with pytest.raises(HCFlowError, match="out of memory for a tile of 60 x 60 LR pixels; try --tile 30"):
         Scaler(runtime, 60).upscale(lr)
-    with pytest.raises(HCFlowError, match="out of memory"):
+    with pytest.raises(HCFlowError, match="box: out of memory"):
         Scaler(BoxRuntime(memory_for=4)).upscale(lr)
+    with pytest.raises(MemoryError):  # no tile makes the image itself smaller
+        Scaler(BoxRuntime(), 64).upscale(np.broadcast_to(np.float32(0), (2**26, 2**26, 3)))
 
 
 def test_out_of_memory_is_recognised():
@@ -415,9 +417,14 @@ def test_damaged_weights_write_nothing(tmp_path):
         def decode(self, lr, latents):
             return super().decode(lr, latents) * np.nan
 
+        def log_prob(self, hr, lr):
+            return super().log_prob(hr, lr) * np.inf
+
     buffer = io.BytesIO()
     Image.fromarray(photograph(8, 8)).save(buffer, "PNG")
     (tmp_path / "in.png").write_bytes(buffer.getvalue())
-    with pytest.raises(HCFlowError, match="NaN"):
+    with pytest.raises(HCFlowError, match="likelihood that is no finite number"):
+        Scaler(Damaged()).log_prob(to_float(photograph(32, 32)), to_float(photograph(8, 8)))
+    with pytest.raises(HCFlowError, match=r"box computes values that are not numbers \(NaN\): its weights are damaged"):
         upscale_file(Scaler(Damaged()), tmp_path / "in.png", [tmp_path / "out.png"])
     assert not (tmp_path / "out.png").exists()
