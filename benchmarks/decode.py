@@ -44,6 +44,7 @@ def main() -> None:
     for name in names:
         here, there = context.Pipe()
         context.Process(target=_work, args=(there, args.model, name, size), daemon=True).start()
+        there.close()  # so that `recv` ends when the process does
         pipes.append(here)
         here.recv()  # loaded and warmed up, before the next one starts
     times = [[_ask(pipe, "decode") for pipe in pipes] for _ in range(args.rounds)]

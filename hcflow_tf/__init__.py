@@ -13,6 +13,7 @@ _LAZY = {
     "load_config": "hcflow_tf.config",
     "imresize": "hcflow_tf.data.resize",
     "HCFlow": "hcflow_tf.model",
+    "list_models": "hcflow_tf.shipped",
     "load_model": "hcflow_tf.store",
     "save_model": "hcflow_tf.store",
 }

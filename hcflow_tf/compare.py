@@ -3,7 +3,8 @@
     hcflow compare --model runs/quickstart --hr my/photos -o comparison.png
 
 Both restore the same photographs from LR images of the same size: MATLAB's bicubic shrinks and enlarges; a rescaling
-model makes its own LR images, rounded to 8 bits; a super-resolution model enlarges the bicubic ones, at temperature 0.
+model makes its own LR images, rounded to 8 bits; a super-resolution model enlarges the bicubic ones, at temperature 0,
+and the picture also shows two of its samples and where five of them differ.
 Figures are of 8-bit images after cropping `scale` pixels at each border.
 """
 
@@ -19,9 +20,13 @@ from hcflow_tf import batch, cli
 if TYPE_CHECKING:
     import numpy as np
 
+    from hcflow_tf.inference.evaluation import Evaluation
+
 PICTURE_ROWS = 3
 CROP = 224
 """Side of the shown part of each image, HR pixels."""
+TEMPERATURE, SAMPLES = 0.8, 5
+"""Of the samples that a super-resolution model is shown with."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,6 +70,7 @@ def _measure(model: str, pairs: list) -> tuple[dict[str, dict[str, float]], list
 
     scaler = Scaler(open_runtime(model))
     bicubic = Scaler(BicubicRuntime(scaler.scale))
+    draws = scaler.runtime.task == "super_resolution" and scaler.runtime.latent_channels
     rows, panels = {}, []
     for pair in pairs:
         hr, lr = load_pair(pair, scaler.scale)
@@ -86,11 +92,28 @@ def _measure(model: str, pairs: list) -> tuple[dict[str, dict[str, float]], list
                     (f"LR, {lr.shape[1]} x {lr.shape[0]}", _centre(enlarged)),
                     (f"bicubic, {before['psnr_y']:.2f} dB", _centre(baseline)),
                     (f"model, {after['psnr_y']:.2f} dB", _centre(restored)),
+                    *(_sample_panels(evaluation) if draws else ()),
                     (f"original, {pair.hr.stem}", _centre(hr)),
                 ]
             )
     rows["mean"] = mean_metrics(list(rows.values()))
     return rows, panels
+
+
+def _sample_panels(evaluation: Evaluation) -> list[tuple[str, np.ndarray]]:
+    """Two of the samples that are equally plausible to the model, and where the samples differ; brighter is more."""
+    import numpy as np
+
+    from hcflow_tf.inference.heat_map import Spread, heat_map
+
+    samples, figures = evaluation.sample(TEMPERATURE, SAMPLES)
+    spread = Spread()
+    for image in samples:
+        spread.add(image.astype(np.float32) / 255)
+    deviation = _centre(spread.deviation())
+    shown = [(f"sample {number}, tau {TEMPERATURE}", _centre(samples[number - 1])) for number in (1, 2)]
+    heat = heat_map(deviation, float(np.percentile(deviation, 99.9)))
+    return [*shown, (f"spread, mean {figures['diversity']:.1f} of 255", heat)]
 
 
 def _table(rows: dict[str, dict[str, float]]) -> str:

@@ -16,29 +16,32 @@ from hcflow_tf.config import Config, ModelConfig, dump_config, load_config
 from hcflow_tf.errors import HCFlowError, UsageError
 from hcflow_tf.files import atomic_path, check_regular, expand_user, is_file
 from hcflow_tf.quiet import start_tensorflow
+from hcflow_tf.shipped import list_models, shipped_model
 
 if TYPE_CHECKING:
     from hcflow_tf.model import HCFlow
 
 CONFIG_FILE = "config.yaml"
 WEIGHTS_FILE = "weights.npz"
-SHIPPED = pathlib.Path(__file__).parent / "models"
 
 
 def find_model(path_or_name: str | os.PathLike) -> pathlib.Path:
     """The directory of a model: a path, or the name of one that ships with the package.
 
     Raises:
-      HCFlowError: there is no model directory; names the shipped ones.
+      HCFlowError: there is no model directory, naming the shipped ones; or a shipped one is damaged.
     """
-    for directory in (expand_user(path_or_name), SHIPPED / pathlib.Path(path_or_name).name):
-        if is_file(directory / CONFIG_FILE):
-            if not is_file(directory / WEIGHTS_FILE):
-                raise HCFlowError(f"{directory} has no {WEIGHTS_FILE}: the training has not saved a model yet")
-            return directory
-    shipped = sorted(entry.parent.name for entry in SHIPPED.glob(f"*/{CONFIG_FILE}"))
-    names = f"; models by name: {', '.join(shipped)}" if shipped else ""
-    raise HCFlowError(f"no model at {path_or_name}: expected a directory with {CONFIG_FILE} and {WEIGHTS_FILE}{names}")
+    directory = expand_user(path_or_name)
+    if is_file(directory / CONFIG_FILE):
+        if not is_file(directory / WEIGHTS_FILE):
+            raise HCFlowError(f"{directory} has no {WEIGHTS_FILE}: the training has not saved a model yet")
+        return directory
+    if shipped := shipped_model(path_or_name):
+        return shipped
+    names = ", ".join(list_models())
+    raise HCFlowError(
+        f"no model at {path_or_name}: expected a directory with {CONFIG_FILE} and {WEIGHTS_FILE}, or one of the shipped: {names}"
+    )
 
 
 def load_model(path_or_name: str | os.PathLike) -> HCFlow:

@@ -5,26 +5,35 @@ source; with --samples N they are name_1.png to name_N.png, sample i drawn with 
 
 The EXIF orientation is applied, a colour profile kept, transparency enlarged, gray stays gray. A file written by
 `hcflow downscale` gets its original size back. Same seed and tile size, same bytes.
+
+Without --model, a file written by `hcflow downscale` is restored by the shipped model that shrank it, and every other by
+sr-x4-compact.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import pathlib
+from typing import TYPE_CHECKING
 
 from hcflow_tf import batch, cli
 from hcflow_tf.errors import UsageError
 
-DEFAULT_TEMPERATURE = {"super_resolution": 0.8, "rescaling": 0.0}
+if TYPE_CHECKING:
+    from hcflow_tf.inference.runtimes import Runtime
+
+SAMPLING_TEMPERATURE = 0.8
+"""Default where several samples are asked for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.add_argument("input", nargs="+", metavar="INPUT", help="image files and folders of images")
-    parser.add_argument("--model", required=True, help="model directory or name, SavedModel, .tflite, .onnx, or bicubic")
+    parser.add_argument("--model", help="model directory or name, SavedModel, .tflite, .onnx, or bicubic (default: see above)")
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder, or file name for one input")
     parser.add_argument(
-        "--temperature", type=batch.temperature, metavar="T", help="0: smoothest; default 0.8, for rescaling models 0"
+        "--temperature", type=batch.temperature, metavar="T", help="0 (default): smoothest; with --samples, default 0.8"
     )
     parser.add_argument("--seed", type=batch.seed, default=0, metavar="N", help="of the random details (default 0)")
     parser.add_argument("--samples", type=batch.positive_int, default=1, metavar="N", help="images to draw per input (default 1)")
@@ -48,24 +57,32 @@ def run(args: argparse.Namespace) -> int:
         sources,
         args.output,
         lambda path: _outputs(path, args.samples, args.uncertainty),
-        models=model_files(args.model),
+        models=model_files(args.model) if args.model else (),
         overwrite=args.overwrite,
     )
     if not sources:
         return work.exit_code
 
-    from hcflow_tf.inference.pictures import MAX_PIXELS, upscale_file
+    from hcflow_tf.inference.pictures import MAX_PIXELS, model_of, upscale_file
     from hcflow_tf.inference.runtimes import open_runtime
     from hcflow_tf.inference.scaling import Scaler
 
     if args.uncertainty and args.samples < 2:
         raise UsageError("--uncertainty compares samples: give --samples 2 or more")
-    scaler = Scaler(open_runtime(args.model, scale=args.scale), args.tile)
-    temperature = _temperature(args, scaler.runtime)
+
+    @functools.cache
+    def scaler_and_temperature(model: str) -> tuple[Scaler, float]:
+        runtime = open_runtime(model, scale=args.scale)
+        return Scaler(runtime, args.tile), _temperature(args, model, runtime)
+
+    if args.model:
+        scaler_and_temperature(args.model)  # what is wrong with it is told before the first image
 
     def upscale(item: tuple[pathlib.Path, list[pathlib.Path]]) -> str:
         source, targets = item
-        return upscale_file(
+        model = args.model or model_of(source)
+        scaler, temperature = scaler_and_temperature(model)
+        note = upscale_file(
             scaler,
             source,
             targets[: args.samples],
@@ -75,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
             uncertainty=targets[-1] if args.uncertainty else None,
             max_pixels=args.max_pixels or MAX_PIXELS,
         )
+        return note if args.model else f"{note}, {model}"
 
     work.run(list(zip(sources, plans, strict=True)), lambda item: str(item[0]), upscale)
     return work.exit_code
@@ -86,12 +104,14 @@ def _outputs(path: pathlib.Path, samples: int, uncertainty: bool) -> list[pathli
     return images + ([path.with_name(f"{path.stem}_uncertainty.png")] if uncertainty else [])
 
 
-def _temperature(args: argparse.Namespace, runtime: object) -> float:
+def _temperature(args: argparse.Namespace, model: str, runtime: Runtime) -> float:
     if not runtime.latent_channels:
         if args.temperature or args.samples > 1:
-            raise UsageError(f"{args.model} takes no latents: it has no temperature but 0 and one sample per image")
+            raise UsageError(f"{model} takes no latents: it has no temperature but 0 and one sample per image")
         return 0.0
-    temperature = DEFAULT_TEMPERATURE[runtime.task] if args.temperature is None else args.temperature
+    temperature = args.temperature
+    if temperature is None:
+        temperature = SAMPLING_TEMPERATURE if args.samples > 1 else 0.0
     if temperature == 0 and args.samples > 1:
         raise UsageError(f"--samples {args.samples} at temperature 0 are all the same; give --temperature 0.8, for example")
     return temperature

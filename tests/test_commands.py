@@ -329,10 +329,3 @@ def test_an_error_is_the_only_line_on_stderr(folders, models):
     assert done.returncode == 1
     assert done.stderr.startswith("hcflow upscale: cannot read weights")
     assert len(done.stderr.splitlines()) == 1, done.stderr
-
-
-def test_shipped_model_restores_unseen_photographs_better_than_bicubic(folders):
-    assert cli.execute("compare", ["--model", "rescale_x4_small", "-o", "shipped.png"]) == 0
-    mean = json.loads(pathlib.Path("shipped.json").read_text())["mean"]
-    assert mean["bicubic_psnr_y"] == pytest.approx(29.59, abs=0.01)
-    assert mean["model_psnr_y"] == pytest.approx(31.42, abs=0.02)  # README's figure; runtimes round differently

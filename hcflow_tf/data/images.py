@@ -63,6 +63,8 @@ class ImageHeader:
     height: int
     mode: str
     """Pillow's name of the pixel format."""
+    text: Mapping[str, str]
+    """PNG text entries before the pixels, where `write_image` puts them; empty for other formats."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -106,7 +108,8 @@ def read_header(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> Ima
         width, height = image.size
         if _orientation(image) >= 5:
             width, height = height, width
-        return ImageHeader(width, height, image.mode)
+        text = {key: value for key, value in image.info.items() if isinstance(value, str)} if image.format == "PNG" else {}
+        return ImageHeader(width, height, image.mode, text)
 
 
 def read_image(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> LoadedImage:
@@ -197,6 +200,13 @@ def write_image(
                 _write_with_pillow(temporary, pixels, image_format, icc_profile, text or {})
         except (ValueError, struct.error) as error:  # a side longer than the format can say, for example
             raise HCFlowError(f"cannot write {path}: {error}") from error
+
+
+def png_bytes(rgb: np.ndarray) -> int:
+    """Bytes of an image [height, width, 3] uint8 as a PNG file without metadata."""
+    content = io.BytesIO()
+    Image.fromarray(rgb).save(content, "PNG")
+    return content.tell()
 
 
 def check_writable(path: str | os.PathLike, *, bit_depth: int = 8, alpha: bool = False, text: bool = False, side: int = 1) -> str:

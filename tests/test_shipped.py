@@ -1,0 +1,145 @@
+"""The models that ship with the package: found by name, undamaged, small, good, and taken without --model."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import photograph, tiny_config, tiny_model
+
+import hcflow_tf
+from hcflow_tf import cli, shipped
+from hcflow_tf.compare import CROP
+from hcflow_tf.data.images import read_image, write_image
+from hcflow_tf.data.samples import held_out_photographs
+from hcflow_tf.errors import HCFlowError
+
+# Limits of weights, MB of files; dB of Y at temperature 0 (means) on Set5, Set14 and BSD100: for rescaling above those of CAR
+# with EDSR, for super-resolution above those of SRCNN.
+MODELS = {
+    "rescale-x4-compact": (0.6e6, 2.5, {"Set5": 33.9, "Set14": 30.4, "BSD100": 29.2}),
+    "sr-x4-compact": (1.5e6, 6.0, {"Set5": 30.5, "Set14": 27.5, "BSD100": 26.9}),
+}
+
+
+def test_they_are_listed():
+    assert hcflow_tf.list_models() == sorted(MODELS)
+    assert set(shipped.DEFAULT_MODEL.values()) == set(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_they_are_small_and_fit_their_config(name):
+    max_weights, max_megabytes, _ = MODELS[name]
+    model = hcflow_tf.load_model(name)
+    assert model.count_params() <= max_weights
+    files = list(shipped.shipped_model(name).iterdir())
+    assert sorted(file.name for file in files) == ["about.json", "config.yaml", "weights.npz"]
+    assert sum(file.stat().st_size for file in files) <= max_megabytes * 1e6
+    assert (pathlib.Path(__file__).parents[1] / f"docs/models/{name}.md").is_file()
+
+
+def test_a_damaged_one_is_refused(tmp_path, monkeypatch):
+    shutil.copytree(shipped.DIRECTORY, tmp_path / "models")
+    monkeypatch.setattr(shipped, "DIRECTORY", tmp_path / "models")
+    weights = tmp_path / "models/sr-x4-compact/weights.npz"
+    content = bytearray(weights.read_bytes())
+    content[-1000] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(HCFlowError, match=r"sr-x4-compact/weights.npz is not the file that was shipped"):
+        hcflow_tf.load_model("sr-x4-compact")
+    hcflow_tf.load_model("rescale-x4-compact")
+    with pytest.raises(HCFlowError, match="or one of the shipped: rescale-x4-compact, sr-x4-compact"):
+        hcflow_tf.load_model("sr-x5")
+
+
+def test_ship_keeps_nothing_of_the_training_machine(tmp_path, monkeypatch):
+    config = hcflow_tf.Config(
+        model=tiny_config("rescaling", width=6), losses={"nll": 0, "pixel": 1}, data={"train": {"hr": "/home/someone/photos"}}
+    )
+    hcflow_tf.save_model(tiny_model("rescaling"), tmp_path / "run", config)
+    monkeypatch.setattr(shipped, "DIRECTORY", tmp_path / "models")
+    directory = shipped.ship(tmp_path / "run", "mine", "2.0")
+    assert "someone" not in (directory / "config.yaml").read_text()
+    assert json.loads((directory / "about.json").read_text())["version"] == "2.0"
+    assert shipped.list_models() == ["mine"]
+    assert shipped.shipped_model("mine") == directory
+
+
+@pytest.mark.parametrize(("name", "gain"), [("rescale-x4-compact", 2.7), ("sr-x4-compact", 0.9)])
+def test_they_beat_bicubic_on_a_photograph_that_they_have_not_seen(name, gain, tmp_path):
+    coffee = next(file for file in held_out_photographs() if file.stem == "coffee")
+    shutil.copy(coffee, tmp_path)
+    psnr = {}
+    for model in (name, "bicubic"):
+        output = str(tmp_path / f"{model}.json")
+        assert cli.execute("evaluate", ["--model", model, "--hr", str(tmp_path), "--temperature", "0", "--output", output]) == 0
+        psnr[model] = json.loads(pathlib.Path(output).read_text())["mean"]["temperature"]["0.0"]["psnr_y"]
+    assert psnr[name] > psnr["bicubic"] + gain
+
+
+def test_compare_shows_samples_and_their_spread_of_super_resolution(tmp_path):
+    write_image(tmp_path / "hr/photo.png", photograph(64, 64))
+    for name, panels in (("rescale-x4-compact", 4), ("sr-x4-compact", 7)):
+        picture = tmp_path / f"{name}.png"
+        assert cli.execute("compare", ["--model", name, "--hr", str(tmp_path / "hr"), "-o", str(picture)]) == 0
+        assert read_image(picture).rgb.shape[1] == panels * (CROP + 6) + 6
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("dataset", ["Set5", pytest.param("Set14", marks=SLOW), pytest.param("BSD100", marks=SLOW)])
+@pytest.mark.parametrize("name", MODELS)
+def test_they_are_as_good_as_promised(name, dataset, shared, tmp_path):
+    report = tmp_path / "report.json"
+    folder = shared / f"data/eval/{dataset}/x4"
+    folders = ["--hr", str(folder / "HR")] + (["--lr", str(folder / "LR")] if name.startswith("sr") else [])
+    assert cli.execute("evaluate", ["--model", name, *folders, "--temperature", "0", "--output", str(report)]) == 0
+    mean = json.loads(report.read_text())["mean"]["temperature"]["0.0"]
+    assert mean["psnr_y"] >= MODELS[name][2][dataset]
+    if name.startswith("sr"):
+        assert mean["lr_psnr"] >= 45
+        assert mean["consistency"] >= 40
+
+
+# Commands without --model.
+
+
+@pytest.fixture
+def photo(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_image("photo.png", photograph(41, 50))
+    return "photo.png"
+
+
+def test_downscale_and_upscale_without_a_model_restore_with_the_one_that_shrank(photo, capsys):
+    assert cli.execute("downscale", [photo, "-o", "small"]) == 0
+    assert "50 x 41 -> 13 x 11, " in (told := capsys.readouterr().err)
+    assert " bytes, bicubic " in told
+    with Image.open("small/photo.png") as small:
+        assert small.info["hcflow_model"] == "rescale-x4-compact"
+    assert cli.execute("upscale", ["small", "-o", "big"]) == 0
+    assert "13 x 11 -> 50 x 41, rescale-x4-compact" in capsys.readouterr().err
+    assert cli.execute("upscale", ["--model", "rescale-x4-compact", "small", "-o", "named"]) == 0
+    np.testing.assert_array_equal(read_image("big/photo.png").rgb, read_image("named/photo.png").rgb)
+
+
+def test_upscale_without_a_model_takes_super_resolution_for_other_images(photo, capsys):
+    assert cli.execute("downscale", ["--model", "bicubic", photo, "-o", "small.png"]) == 0
+    assert cli.execute("upscale", ["small.png", "-o", "big"]) == 0
+    assert "13 x 11 -> 50 x 41, sr-x4-compact" in capsys.readouterr().err
+
+
+def test_upscale_without_a_model_does_not_guess_another_rescaling_model(photo, capsys):
+    shutil.copytree(shipped.DIRECTORY / "rescale-x4-compact", "mine")
+    assert cli.execute("downscale", ["--model", "mine", photo, "-o", "small"]) == 0
+    capsys.readouterr()
+    assert cli.execute("upscale", ["small", "-o", "big"]) == 1
+    told = capsys.readouterr().err
+    assert told == (
+        "hcflow upscale: small/photo.png: was downscaled by a model that does not ship with this program; give it as --model\n"
+    )
