@@ -5,6 +5,8 @@ from __future__ import annotations
 import pathlib
 import random
 
+import yaml
+
 from fuzz.mutations import mutate
 
 BASE = """\
@@ -54,6 +56,21 @@ def lying_configs(seed: int, mutated: int, valued: int) -> dict[str, bytes]:
     for number in range(mutated):
         files[f"mutant_{number}.yaml"] = _text_mutant(rng) if number % 2 else mutate(rng.choice(bases), rng)
     return files
+
+
+def lying_model_configs(honest: str) -> dict[str, bytes]:
+    """File name -> config of a model directory, each with one hyperparameter that its weights do not have.
+
+    Args:
+      honest: the config that belongs to the weights.
+    """
+    base, files = yaml.safe_load(honest), {}
+    values = (0, 1, 3, 7, 16, 1000, 4096, 10**6, 2**31, 10**30, -1, 1.5, "4", True, None, [1], [1, 2], [1000, 1000])
+    for key, true in base["model"].items():
+        for number, value in enumerate(values):
+            if value != true:
+                files[f"{key}_{number}.yaml"] = yaml.safe_dump(base | {"model": base["model"] | {key: value}}).encode()
+    return files | {"default.yaml": b"format_version: 1\n", "task.yaml": honest.replace("super_resolution", "rescaling").encode()}
 
 
 def _with_value(key: str, value: str) -> bytes:

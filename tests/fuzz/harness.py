@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 from PIL import Image
 
 from hcflow_tf import cli
@@ -32,7 +33,8 @@ SPARE_MEMORY = 2**30
 MARKER = "marker"
 """The file that code inside an input would create."""
 
-_PROGRESS = re.compile(r"\[\d+/\d+\] ")
+_PROGRESS = re.compile(r"\[\d+/\d+\] |\d+ LR images: ")
+"""Lines that tell of work done."""
 
 
 class Harness:
@@ -52,13 +54,19 @@ class Harness:
         os.environ["HOME"] = str(self.folder)
         os.chdir(self.folder)
 
-    def limit_memory(self) -> None:
-        """From here on, a memory bomb fails instead of taking what the machine has."""
+    @contextlib.contextmanager
+    def limited_memory(self) -> Iterator[None]:
+        """Inside, a memory bomb fails instead of taking what the machine has."""
         pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + SPARE_MEMORY
-        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
 
-    def command(self, name: str, argv: Sequence[str], *, inputs: Iterable[str], output: str | None = None) -> int:
+    def command(self, name: str, argv: Sequence[str], *, inputs: Iterable[str], output: str | None = None) -> int | None:
         """Runs a command and checks how it ends.
 
         Args:
@@ -68,35 +76,38 @@ class Harness:
           output: file or folder that it writes; must be whole, and there if the command says that it is done.
 
         Returns:
-          The exit code.
+          The exit code; None if there is none, because the command raised.
         """
-        what = f"{name} {one_line(' '.join(argv))}"
-        inputs = [one_line(text) for text in (*inputs, *([f"cannot write {output}"] if output else []))]
+        what, code = f"{name} {one_line(' '.join(argv))}", None
         with self.watched(name, what), _captured() as streams:
             try:
                 code = cli.execute(name, argv)
             except SystemExit as stop:
                 code = stop.code
         self.codes[f"{name} {code}"] += 1
-        out, err = streams
-        lines = err.splitlines()
-        complaints = [line for line in lines if line.startswith(f"hcflow {name}: ") and ": note: " not in line]
-        others = [line for line in lines if line not in complaints and not _PROGRESS.match(line) and ": note: " not in line]
+        if streams and code is not None:
+            named = [one_line(text) for text in (*inputs, f"cannot write {output}")]
+            self._judge(name, what, code, *streams, named)
+        if output:
+            self.check_output(what, pathlib.Path(output), must_exist=code == 0)
+        return code
+
+    def _judge(self, name: str, what: str, code: int, out: str, err: str, named: list[str]) -> None:
+        """Exit codes and lines are those that the commands promise."""
+        lines = [line for line in err.splitlines() if ": note: " not in line and not _PROGRESS.match(line)]
+        complaints = [line for line in lines if line.startswith(f"hcflow {name}: ")]
         if code not in (0, 1, 2):
             self.fail(what, f"exit code {code}")
         if "Traceback" in out + err or "--debug shows where" in err:
             self.fail(what, f"internal error: {err[-500:]}")
-        if others:
-            self.fail(what, f"stray line on stderr: {others[0][:300]}")
-        if any(line != one_line(line) or len(line) > 3000 for line in lines):
-            self.fail(what, f"unclear line on stderr: {max(lines, key=len)[:300]!r}")
+        if len(complaints) < len(lines):
+            self.fail(what, f"stray line on stderr: {next(line for line in lines if line not in complaints)[:300]}")
+        if any(line != one_line(line) or len(line) > 3000 for line in err.splitlines()):
+            self.fail(what, f"unclear line on stderr: {max(err.splitlines(), key=len)[:300]!r}")
         if bool(code) != bool(complaints):
             self.fail(what, f"exit code {code} with {len(complaints)} complaints")
-        if code and not any(text in line for text in inputs for line in complaints):
+        if code and not any(text in line for text in named for line in complaints):
             self.fail(what, f"no input is named: {complaints[:1]}")
-        if output:
-            self.check_output(what, pathlib.Path(output), must_exist=code == 0)
-        return code
 
     @contextlib.contextmanager
     def watched(self, name: str, what: str) -> Iterator[None]:
@@ -126,14 +137,17 @@ class Harness:
         for path in files:
             if path.name.startswith("."):
                 self.fail(what, f"left {path} behind")
-            elif path.suffix == ".json":
-                try:
+            try:
+                if path.suffix == ".json":
                     json.loads(path.read_text(), parse_constant=_no_number)
-                except ValueError as error:
-                    self.fail(what, f"{path}: {error}")
-            elif path.suffix == ".png":
-                with Image.open(path) as image:
-                    image.load()
+                elif path.suffix in (".png", ".jpg"):
+                    with Image.open(path) as image:
+                        image.load()
+                elif path.suffix == ".npz":
+                    with np.load(path, allow_pickle=False) as arrays:
+                        assert all(np.isfinite(array).all() for array in arrays.values())
+            except Exception as error:  # whatever a reader says of a file that is not whole
+                self.fail(what, f"{path} is not whole: {type(error).__name__} {error}")
             path.unlink()
         beside = [path for path in output.parent.glob(f".{output.stem}*") if path.is_file()]
         if beside:
