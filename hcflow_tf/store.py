@@ -119,7 +119,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             _check_entries(entries, path.stat().st_size)
-            return {_name(entry): _read_array(archive.read(entry)) for entry in entries}
+            return {_name(entry): _read_array(_name(entry), archive.read(entry)) for entry in entries}
     # A damaged archive and a lying header meet zipfile and NumPy with every kind of exception.
     except Exception as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
@@ -143,18 +143,19 @@ def _check_entries(entries: Sequence[zipfile.ZipInfo], size: int) -> None:
         raise ValueError("its entries claim to be larger than the file")
 
 
-def _read_array(content: bytes) -> np.ndarray:
+def _read_array(name: str, content: bytes) -> np.ndarray:
     """One .npy file; its header is checked before anything of the size that it claims is allocated."""
     file = io.BytesIO(content)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(file)
-    if version not in readers:
-        raise ValueError(f"an array of format version {version}")
-    shape, _, dtype = readers[version](file)
+    try:
+        shape, _, dtype = readers[version](file)
+    except Exception as error:  # of the Python code that a header is, or of an unknown version
+        raise ValueError(f"{name[:80]} has a header that cannot be read") from error
     if dtype.kind not in "fiub" or dtype.itemsize > 8:
-        raise ValueError(f"an array of {dtype}, not of numbers")
+        raise ValueError(f"{name[:80]} is an array of {dtype}, not of numbers")
     if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
-        raise ValueError(f"an array says that it is {str(shape)[:80]}, which its {len(content):,} bytes are not")
+        raise ValueError(f"{name[:80]} says that it is {str(shape)[:80]}, which its {len(content):,} bytes are not")
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False).astype(dtype.newbyteorder("="), copy=False)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import http.server
+import pickle
 import sys
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -162,6 +164,62 @@ def test_files_that_are_no_state_dicts(torch, tmp_path, capsys):
         assert (code, err.count("\n")) == (1, 1), name
         assert name in err
         assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("lie", "reason"),
+    [
+        (lambda torch, state: {**state, "a": torch.zeros(1).expand(2**31)}, "its tensors claim to be larger than the file"),
+        (lambda torch, state: {**state, "a": torch.zeros(3).to_sparse()}, "'a' is a torch.sparse_coo tensor of torch.float32"),
+        (lambda torch, state: {**state, "a": torch.zeros(3, dtype=torch.complex64)}, "tensor of torch.complex64"),
+        (lambda torch, state: {**state, 7: torch.zeros(3)}, "'7' is a torch.strided tensor"),
+        (lambda torch, state: {"a": {"b": torch.zeros(3)}}, "expected a mapping from names to tensors"),
+        (lambda torch, state: {f"flow.level{level}_condFlow.f.bias": torch.zeros(1) for level in range(9)}, "not the weights of"),
+        (
+            lambda torch, state: {**state, **{key: torch.zeros(20_000, 1, 1, 1) for key in state if "conv1.weight" in key}},
+            "not the weights of an HCFlow model: main_width would be 20000",
+        ),
+        (
+            lambda torch, state: {**state, **{f"flow.layers.{step}.actnorm.bias": torch.zeros(1) for step in range(5000)}},
+            "not the weights of an HCFlow model: main_steps would be 5000",
+        ),
+        (lambda torch, state: {**state, "module.flow.layers.1.actnorm.bias": torch.zeros(3)}, "holds a name twice"),
+    ],
+)
+def test_state_dicts_that_lie(lie, reason, torch, tmp_path, capsys):
+    state = {name: torch.tensor(value) for name, value in released_state("super_resolution").items()}
+    torch.save(lie(torch, state), tmp_path / "w.pth")
+    code, _, err = run(capsys, tmp_path / "w.pth", "-o", tmp_path / "model")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith(f"hcflow convert: {tmp_path / 'w.pth'}")
+    assert reason in err
+    assert not (tmp_path / "model").exists()
+
+
+def test_code_in_a_file_is_not_run(torch, tmp_path, capsys, monkeypatch):
+    from fuzz.harness import MARKER
+    from fuzz.pickles import lying_pth
+
+    monkeypatch.chdir(tmp_path)
+    files = lying_pth(released_state("super_resolution"), seed=0, mutated=0)
+    programs = [name for name in files if name.startswith(("program", "call", "global", "whole_module", "torchscript"))]
+    assert len(programs) == 9
+    for name in programs:
+        (tmp_path / name).write_bytes(files[name])
+        code, _, err = run(capsys, name, "-o", "model")
+        assert (code, err.count("\n")) == (1, 1), name
+        assert not (tmp_path / MARKER).exists(), name
+    pickle.loads(files["program.pth"])  # the file is what it seems: trusted, it runs
+    assert (tmp_path / MARKER).exists()
+
+
+def test_a_compressed_file_may_be_a_bomb(torch, tmp_path, capsys):
+    path = save(torch, {"a": np.zeros(1000, np.float32)}, tmp_path / "w.pth")
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name in whole.namelist():
+            bomb.writestr(name, whole.read(name))
+    code, _, err = run(capsys, tmp_path / "bomb.pth", "-o", tmp_path / "model")
+    assert (code, "its entries are compressed, as torch.save never does it" in err) == (1, True)
 
 
 def test_without_torch_one_line_says_so(tmp_path, capsys, monkeypatch):

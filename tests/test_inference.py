@@ -16,7 +16,7 @@ from hcflow_tf.errors import HCFlowError, UsageError
 from hcflow_tf.inference import memory, scaling
 from hcflow_tf.inference.complexity import measure
 from hcflow_tf.inference.heat_map import Spread, heat_map
-from hcflow_tf.inference.pictures import ORIGINAL_KEY, downscale_file, upscale_file
+from hcflow_tf.inference.pictures import ORIGINAL_KEY, Original, downscale_file, upscale_file
 from hcflow_tf.inference.runtimes import BicubicRuntime, KerasRuntime, Runtime, open_runtime
 from hcflow_tf.inference.scaling import Scaler
 from hcflow_tf.inference.tiles import spans
@@ -410,6 +410,26 @@ def test_spread_and_heat_map():
     np.testing.assert_allclose(spread.deviation(), 255 * images.std(axis=0).mean(axis=2), rtol=1e-4)
     np.testing.assert_array_equal(heat_map(np.array([[0.0, 2.0, 9.0]]), 2.0)[0, :, 0], [0, 255, 255])
     assert not heat_map(np.zeros((2, 2)), 0.0).max() > 4
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        '{"width": 40.0, "height": 28, "scale": 4, "gray": false}',
+        '{"width": "40", "height": 28, "scale": 4, "gray": false}',
+        '{"width": true, "height": 28, "scale": 4, "gray": false}',
+        '{"width": NaN, "height": 28, "scale": 4, "gray": false}',
+        '{"width": 1000000, "height": 28, "scale": 4, "gray": false}',
+        '{"width": -40, "height": 28, "scale": 4, "gray": false}',
+        '{"width": 40, "height": 28, "scale": 4}',
+        "[" * 100_000,
+        "null",
+    ],
+)
+def test_an_original_that_lies_is_not_believed(entry, tmp_path):
+    assert Original.from_text({ORIGINAL_KEY: entry}, (7, 10), 4) is None
+    honest = Original(40, 28, 4, gray=False)
+    assert Original.from_text(honest.to_text(), (7, 10), 4) == honest
 
 
 def test_damaged_weights_write_nothing(tmp_path):
