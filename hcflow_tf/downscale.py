@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if not sources:
         return work.exit_code
 
-    from hcflow_tf.inference.pictures import MAX_PIXELS, downscale_file
+    from hcflow_tf.inference.pictures import MAX_PIXELS, compare_bytes, downscale_file
     from hcflow_tf.inference.runtimes import BICUBIC, open_runtime
     from hcflow_tf.inference.scaling import Scaler
 
@@ -52,12 +52,17 @@ def run(args: argparse.Namespace) -> int:
             "and keep nothing extra for upscaling",
             file=sys.stderr,
         )
-    scaler = Scaler(runtime, args.tile)
-    work.run(
-        list(zip(sources, plans, strict=True)),
-        lambda item: str(item[0]),
-        lambda item: downscale_file(scaler, item[0], item[1][0], max_pixels=args.max_pixels or MAX_PIXELS),
-    )
+    scaler, made = Scaler(runtime, args.tile), []
+
+    def downscale(item: tuple[pathlib.Path, list[pathlib.Path]]) -> str:
+        source, (target,) = item
+        made.append(downscale_file(scaler, source, target, max_pixels=args.max_pixels or MAX_PIXELS))
+        return made[-1].note()
+
+    work.run(list(zip(sources, plans, strict=True)), lambda item: str(item[0]), downscale)
+    if len(made) > 1:
+        total = compare_bytes(sum(image.png_bytes for image in made), sum(image.bicubic_bytes for image in made))
+        print(f"{len(made)} LR images: {total}", file=sys.stderr)
     return work.exit_code
 
 

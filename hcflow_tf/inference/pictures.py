@@ -120,14 +120,34 @@ def upscale_file(
     return note + (f", {_write_heat_map(uncertainty, spread)}" if uncertainty else "")
 
 
-def downscale_file(scaler: Scaler, source: str | os.PathLike, target: pathlib.Path, *, max_pixels: int = MAX_PIXELS) -> str:
+@dataclasses.dataclass(frozen=True)
+class Downscaled:
+    """What `downscale_file` made: sizes (width, height), and bytes of the LR image as PNG without metadata."""
+
+    original: tuple[int, int]
+    size: tuple[int, int]
+    png_bytes: int
+    bicubic_bytes: int
+    """Of MATLAB's bicubic LR image."""
+
+    def note(self) -> str:
+        """As text, such as "1920 x 1280 -> 480 x 320, 212,345 bytes, bicubic 201,222 (+5.5 %)"."""
+        sizes = "{} x {} -> {} x {}".format(*self.original, *self.size)
+        return f"{sizes}, {compare_bytes(self.png_bytes, self.bicubic_bytes)}"
+
+
+def compare_bytes(ours: int, bicubic: int) -> str:
+    """Two sizes of PNG files in words."""
+    return f"{ours:,} bytes, bicubic {bicubic:,} ({100 * (ours / bicubic - 1):+.1f} %)"
+
+
+def downscale_file(
+    scaler: Scaler, source: str | os.PathLike, target: pathlib.Path, *, max_pixels: int = MAX_PIXELS
+) -> Downscaled:
     """Downscales one file to an 8-bit PNG; its text entries let `upscale_file` restore the original size.
 
     Args:
       max_pixels: cap on the source.
-
-    Returns:
-      What was done, such as "1920 x 1280 -> 480 x 320, 212,345 bytes, bicubic 201,222 (+5.5 %)".
 
     Raises:
       ImageError: the source cannot be read.
@@ -143,12 +163,8 @@ def downscale_file(scaler: Scaler, source: str | os.PathLike, target: pathlib.Pa
     model = scaler.runtime.name
     text = original.to_text() | {MODEL_KEY: model if model in (BICUBIC, *list_models()) else "other"}
     write_image(target, lr, alpha=alpha, icc_profile=image.icc_profile, text=text)
-    size = png_bytes(lr)
-    note = f"{width} x {height} -> {lr.shape[1]} x {lr.shape[0]}, {size:,} bytes"
-    if model == BICUBIC:
-        return note
-    bicubic = png_bytes(quantize(Scaler(BicubicRuntime(scaler.scale)).downscale(_to_float(image.rgb))))
-    return f"{note}, bicubic {bicubic:,} ({100 * (size / bicubic - 1):+.1f} %)"
+    bicubic = quantize(Scaler(BicubicRuntime(scaler.scale)).downscale(_to_float(image.rgb)))
+    return Downscaled((width, height), (lr.shape[1], lr.shape[0]), png_bytes(lr), png_bytes(bicubic))
 
 
 def _check_output_size(source: str | os.PathLike, scale: int, max_pixels: int) -> None:
