@@ -281,6 +281,7 @@ def png_with(kind: bytes, content: bytes) -> bytes:
     return whole[:33] + chunk(kind, content) + whole[33:]
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_profiles_and_exif_are_no_reason_to_refuse_a_picture(tmp_path):
     cmyk = Image.fromarray(pixels()).convert("CMYK")
     cmyk.save(tmp_path / "good.jpg")

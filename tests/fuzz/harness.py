@@ -10,10 +10,10 @@ import os
 import pathlib
 import re
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -166,19 +166,20 @@ def _no_number(name: str) -> None:
 def _captured() -> Iterator[list[str]]:
     """A list that holds, afterwards, what was written to stdout and to stderr, by C code too."""
     texts: list[str] = []
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        saved = os.dup(1), os.dup(2)
-        os.dup2(out.fileno(), 1)
-        os.dup2(err.fileno(), 2)
-        try:
-            yield texts
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for number, stream in enumerate((out, err), start=1):
-                os.dup2(saved[number - 1], number)
-                os.close(saved[number - 1])
-                stream.seek(0)
-                texts.append(stream.read().decode(errors="backslashreplace"))
+    with contextlib.ExitStack() as stack:
+        for number, redirect in ((1, contextlib.redirect_stdout), (2, contextlib.redirect_stderr)):
+            file, saved = stack.enter_context(tempfile.TemporaryFile()), os.dup(number)
+            stack.callback(_give_back, number, saved, file, texts)
+            os.dup2(file.fileno(), number)
+            # Whatever stands in for sys.stdout and sys.stderr just now, they write to the same place.
+            stream = stack.enter_context(open(number, "w", buffering=1, errors="backslashreplace", closefd=False))
+            stack.enter_context(redirect(stream))
+        yield texts
+    texts.reverse()
+
+
+def _give_back(number: int, saved: int, file: BinaryIO, texts: list[str]) -> None:
+    os.dup2(saved, number)
+    os.close(saved)
+    file.seek(0)
+    texts.append(file.read().decode(errors="backslashreplace"))
