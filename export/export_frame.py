@@ -112,6 +112,22 @@ def check_images(model: HCFlow, size: tuple[int, int] = CHECK_LR_SIZE, temperatu
         yield CheckImage(name, lr, latents, decoded, hr[None], encoded, encoded_latents)
 
 
+def rounding(model: HCFlow, images: Sequence[CheckImage]) -> float:
+    """The model's own rounding error: what it gives in float32 against float64, as a share of the largest value."""
+    from hcflow_tf.model import HCFlow
+
+    exact = HCFlow(model.config, dtype="float64")
+    for ours, variable in zip(exact.weights, model.weights, strict=True):
+        ours.assign(variable.numpy())
+    errors = []
+    for image in images:
+        encoded = exact.flow.forward_and_log_det(image.hr.astype(np.float64))[0]
+        decoded = exact.flow.inverse_and_log_det([part.astype(np.float64) for part in (image.lr, *image.latents)])[0]
+        pairs = zip([image.encoded, *image.encoded_latents, image.decoded], [*encoded, decoded], strict=True)
+        errors += [float(np.abs(ours - value.numpy()).max() / np.abs(value.numpy()).max()) for ours, value in pairs]
+    return max(errors)
+
+
 def check_equal(what: str, ours: np.ndarray, expected: np.ndarray, tolerance: float) -> float:
     """Largest error as a share of the largest expected value.
 

@@ -112,7 +112,9 @@ def check(model: HCFlow, directory: pathlib.Path) -> float:
 
     runtime = SavedModelRuntime(directory)
     images = list(frame.check_images(model))
-    error = frame.check_runtime(runtime, images, TOLERANCE)
+    # A random image can drive a trained model where float32 itself is less exact, and the folded form rounds in other
+    # places: 1.2 and 2.9 times the model's own rounding for the two shipped models.
+    error = frame.check_runtime(runtime, images, max(TOLERANCE, 4 * frame.rounding(model, images)))
     for image in images:
         zeros = [np.zeros_like(latent) for latent in image.latents]
         expected = model.flow.inverse_and_log_det([image.lr, *zeros])[0].numpy()

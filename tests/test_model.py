@@ -342,14 +342,19 @@ def test_recompute_gives_equal_gradients(compiled):
         np.testing.assert_allclose(a, b, atol=1e-5 * max(1.0, np.abs(b).max()))
 
 
-def test_new_model_starts_with_zero_couplings_and_rotations():
+def test_new_model_starts_with_zero_couplings_a_haar_pyramid_and_rotations():
     model = HCFlow(tiny_config("super_resolution"))
     for name, variable in model.named_weights().items():
         value = np.asarray(variable)
-        if name.endswith("rotation/matrix"):
+        if name.endswith("main_step_1/rotation/matrix"):  # the Haar step: a quarter of orthogonal rows of +-1
+            np.testing.assert_allclose(value @ value.T, np.eye(len(value)) / 4, atol=1e-7)
+            assert set(np.unique(value)) == {-0.25, 0, 0.25}
+        elif "main_step" in name and name.endswith("rotation/matrix"):
+            np.testing.assert_array_equal(value, np.eye(len(value)))
+        elif name.endswith("rotation/matrix"):
             np.testing.assert_allclose(value @ value.T, np.eye(len(value)), atol=1e-5)
         elif "network/conv_3" in name or "gaussian" in name:
             assert not value.any(), name
     hr = photographs()
-    lr, latents = model.encode(hr)
-    assert np.isclose(sum(np.square(part).sum() for part in (lr, *latents)), np.square(hr).sum(), rtol=1e-4)
+    averaged = hr.reshape(len(hr), hr.shape[1] // 4, 4, hr.shape[2] // 4, 4, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(model.encode(hr)[0], averaged, atol=1e-6)

@@ -34,8 +34,8 @@ def photos(tmp_path_factory):
 @pytest.mark.parametrize("overrides", [(), RESCALING], ids=["super_resolution", "rescaling"])
 def test_loss_falls(overrides):
     values, _, _ = run_steps(make_config(*overrides, "optimizer.learning_rate=3e-3"), steps=30)
-    name = "pixel" if overrides else "nll"
-    assert values[-1][0][name] < values[0][0][name] - (0.02 if overrides else 1.0)
+    first, last = values[0][0], values[-1][0]
+    assert last["pixel"] < 0.7 * first["pixel"] if overrides else last["nll"] < first["nll"] - 1
 
 
 @pytest.mark.parametrize("option", ["training.xla=true", "training.recompute=true"])

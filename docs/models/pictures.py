@@ -1,0 +1,50 @@
+"""The pictures of the model cards, from photographs that scikit-image ships and no shipped model was trained on.
+
+    python docs/models/pictures.py
+
+For each shipped model, NAME.png (photographs, by `hcflow compare`) and NAME-limits.png: JPEG noise, text and a face.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import pathlib
+import tempfile
+
+import numpy as np
+from PIL import Image
+
+from hcflow_tf import cli, list_models
+
+HERE = pathlib.Path(__file__).parent
+
+
+def hard_cases(folder: pathlib.Path) -> None:
+    """Writes a photograph after JPEG compression, a page of text, and a face."""
+    photographs = pathlib.Path(importlib.util.find_spec("skimage").origin).parent / "data"
+    with Image.open(photographs / "coffee.png") as coffee:
+        jpeg = io.BytesIO()
+        coffee.convert("RGB").save(jpeg, "JPEG", quality=25)
+    with Image.open(jpeg) as noisy:
+        noisy.save(folder / "1-jpeg-quality-25.png")
+    with Image.open(photographs / "page.png") as page:
+        page.convert("RGB").crop((0, 0, 384, 188)).save(folder / "2-text.png")
+    with Image.open(photographs / "astronaut.png") as astronaut:
+        face = np.asarray(astronaut.convert("RGB"))[0:224, 112:336]
+        Image.fromarray(face).save(folder / "3-face.png")
+
+
+def main() -> None:
+    """Writes all pictures."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        hard_cases(folder)
+        for model in list_models():
+            cli.execute("compare", ["--model", model, "-o", str(HERE / f"{model}.png"), "--overwrite"])
+            limits = ["--hr", str(folder), "-o", str(HERE / f"{model}-limits.png"), "--overwrite"]
+            cli.execute("compare", ["--model", model, *limits])
+
+
+if __name__ == "__main__":
+    main()
