@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -214,7 +215,8 @@ def test_the_others_stop_when_a_worker_is_killed_and_the_restarted_pair_resumes(
     code, _, stderr = finish(workers[1 - victim], timeout=120)[0]
     assert time.monotonic() - killed < 90  # measured: 2 s to 40 s, which is TensorFlow's wait for the lost one at exit
     assert code == 1
-    assert f"lost the connection to worker {victim}" in stderr
+    # What TensorFlow says of the loss does not always say whose it was.
+    assert re.search(rf"lost the connection to (worker {victim}|another worker) \(", stderr)
     assert "start all of them again" in stderr
     assert "Traceback" not in stderr
     finish(workers[victim])

@@ -74,7 +74,7 @@ def train(config: Config, run_dir: pathlib.Path, *, resume: str = "auto", device
         return _train(config, run, strategy, data, held_out, say)
     except tf.errors.OpError as error:
         if worker_count(strategy) > 1 and isinstance(error, _LOST_WORKER):
-            raise _lost_worker(error) from error
+            raise _lost_worker(error, strategy) from error
         raise
 
 
@@ -134,9 +134,11 @@ _LOST_WORKER = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.In
 """What collective operations raise when another process has ended."""
 
 
-def _lost_worker(error: tf.errors.OpError) -> HCFlowError:
-    named = re.search(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)", error.message)
-    which = f"{named[1]} {named[2]}" if named else "another worker"
+def _lost_worker(error: tf.errors.OpError, strategy: tf.distribute.Strategy) -> HCFlowError:
+    resolver = strategy.cluster_resolver
+    named = {(job, int(task)) for job, task in re.findall(r"/job:(\w+)/(?:replica:\d+/)?task:(\d+)", error.message)}
+    others = named - {(resolver.task_type, resolver.task_id)}
+    which = "{} {}".format(*others.pop()) if len(others) == 1 else "another worker"
     return HCFlowError(
         f"lost the connection to {which} ({type(error).__name__}); the last checkpoint is kept: "
         "end the workers that still run, and start all of them again to go on from there"
