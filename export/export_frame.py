@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import os
 import pathlib
 import sys
 import types
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +17,8 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # so that a checkout works without being installed
 
 from hcflow_tf import cli, files, load_model
-from hcflow_tf.errors import HCFlowError
+from hcflow_tf.errors import HCFlowError, UsageError
+from hcflow_tf.inference.exported import encoder_path
 from hcflow_tf.store import model_files
 
 if TYPE_CHECKING:
@@ -72,13 +74,20 @@ def lr_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def check_targets(args: argparse.Namespace, targets: Iterable[pathlib.Path]) -> None:
-    """Checks that no target exists, or that --overwrite allows it; never the model's own files.
+def decoder_files(args: argparse.Namespace, model: HCFlow) -> list[pathlib.Path]:
+    """The file of the decoder and, for a rescaling model, of the encoder beside it.
 
     Raises:
-      UsageError: it would destroy something.
+      UsageError: writing them would destroy something, or another model's encoder would be taken for this one's.
     """
+    encoder = encoder_path(args.output)
+    targets = [args.output, encoder] if model.config.task == "rescaling" else [args.output]
     files.check_targets(targets, inputs=model_files(args.model), overwrite=args.overwrite, option="--output")
+    if encoder not in targets and os.path.lexists(encoder):
+        raise UsageError(
+            f"--output {args.output}: {encoder} would be taken for its encoder; move that away or choose another --output"
+        )
+    return targets
 
 
 def load(args: argparse.Namespace) -> HCFlow:

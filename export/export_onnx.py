@@ -47,17 +47,14 @@ def run(args: argparse.Namespace) -> None:
 
     from tensor_functions import decoder, encoder
 
-    from hcflow_tf.inference.exported import encoder_path
     from hcflow_tf.inference.folded import InferenceModel
     from hcflow_tf.inference.onnx_runtime import OnnxRuntime
 
-    targets = [args.output] + ([encoder_path(args.output)] if model.config.task == "rescaling" else [])
-    frame.check_targets(args, targets)
+    target, *encoder_target = frame.decoder_files(args, model)
     folded = InferenceModel(model)
-    files = {args.output: convert(decoder(folded, None, latents=True), folded, args)}
-    if model.config.task == "rescaling":
-        files[encoder_path(args.output)] = convert(encoder(folded, None), folded, args)
-    contents = {path: file.SerializeToString() for path, file in files.items()}
+    contents = {target: convert(decoder(folded, None, latents=True), folded, args).SerializeToString()}
+    for path in encoder_target:
+        contents[path] = convert(encoder(folded, None), folded, args).SerializeToString()
     with tempfile.TemporaryDirectory(prefix="hcflow-") as folder:
         for path, content in contents.items():
             (pathlib.Path(folder) / path.name).write_bytes(content)

@@ -57,16 +57,14 @@ def run(args: argparse.Namespace) -> None:
 
     from tensor_functions import decoder, encoder
 
-    from hcflow_tf.inference.exported import encoder_path
     from hcflow_tf.inference.folded import InferenceModel, portable_atan
 
-    targets = [args.output] + ([encoder_path(args.output)] if model.config.task == "rescaling" else [])
-    frame.check_targets(args, targets)
+    target, *encoder_target = frame.decoder_files(args, model)
     size = None if args.dynamic else args.lr_size or DEFAULT_SIZE
     folded = InferenceModel(model, atan=portable_atan)
-    contents = {args.output: convert(decoder(folded, size, latents=args.temperature is None), "decode", args.precision)}
-    if model.config.task == "rescaling":
-        contents[encoder_path(args.output)] = convert(encoder(folded, size), "encode", args.precision)
+    contents = {target: convert(decoder(folded, size, latents=args.temperature is None), "decode", args.precision)}
+    for path in encoder_target:
+        contents[path] = convert(encoder(folded, size), "encode", args.precision)
     if size:
         for content in contents.values():
             check_gpu_compatibility(content)

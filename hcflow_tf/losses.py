@@ -47,7 +47,7 @@ def latent_l2(latents: list[tf.Tensor]) -> tf.Tensor:
 
 def adversarial(logits: tf.Tensor, *, real: bool) -> tf.Tensor:
     """Cross-entropy of the discriminator's logits [batch, 1] with the label `real` (vanilla GAN)."""
-    labels = tf.fill(tf.shape(logits), 1.0 if real else 0.0)
+    labels = tf.ones_like(logits) if real else tf.zeros_like(logits)
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits), axis=1)
 
 

@@ -85,19 +85,32 @@ def test_one_and_two_replicas_take_the_same_steps_with_three_levels(recipe, dtyp
     assert_same_steps(tiny_recipe(recipe), dtype, STEPS)
 
 
-@pytest.fixture(scope="module")
-def vgg_weights(tmp_path_factory):
+@pytest.fixture
+def vgg_weights(tmp_path):
     """Random VGG19 weights: what is compared is how its gradients reach the model."""
-    file = tmp_path_factory.mktemp("vgg") / "vgg19.weights.h5"
+    file = tmp_path / "vgg19.weights.h5"
     keras.utils.set_random_seed(1)
     keras.applications.VGG19(include_top=False, weights=None).save_weights(file)
     return f"losses.vgg_weights={file}"
 
 
+@pytest.fixture
+def keras_float64():
+    """Keras makes layers of double precision where nothing else is said, as inside VGG19."""
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx(before)
+    keras.config.set_dtype_policy(before)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["sr_x4_plusplus", "face_x8_plusplus"])
-def test_one_and_two_replicas_take_the_same_adversarial_steps(recipe, vgg_weights):
-    assert_same_steps(tiny_recipe(recipe, vgg_weights, "optimizer.discriminator_warmup_steps=1"), "float32", STEPS)
+def test_one_and_two_replicas_take_the_same_adversarial_steps(recipe, keras_float64, vgg_weights):
+    """In double precision only: rounding moves some of the discriminator's activations over LeakyReLU's kink, and in single
+    precision those are enough to change its gradient by some 1e-3, on one device just as well (docs/training.md)."""
+    assert_same_steps(tiny_recipe(recipe, vgg_weights, "optimizer.discriminator_warmup_steps=1"), "float64", STEPS)
 
 
 def test_discriminator_statistics_are_those_of_the_global_batch():

@@ -162,6 +162,16 @@ def test_existing_files_stay_unless_told(rescaling, tmp_path, kind, name, capsys
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("kind", ["tflite", "onnx"])
+def test_another_models_encoder_is_not_taken_for_this_ones(super_resolution, tmp_path, kind, capsys):
+    path = tmp_path / f"m_encoder.{kind}"
+    path.write_bytes(b"precious")
+    assert export(kind, "--model", super_resolution[1], "--output", tmp_path / f"m.{kind}", "--overwrite") == 2
+    assert f"{path} would be taken for its encoder" in capsys.readouterr().err
+    assert path.read_bytes() == b"precious"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_overwrite_replaces_but_never_the_model(super_resolution, tmp_path, capsys):
     path = tmp_path / "m.onnx"
     path.write_bytes(b"old")

@@ -202,6 +202,13 @@ def test_a_version_is_replaced_on_demand(tmp_path):
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["1", "batching_parameters.txt", "compose.yaml"]
 
 
+def test_a_model_exported_into_itself_stays_a_model(tmp_path):
+    save_model(tiny_model("super_resolution", scale=2), tmp_path)
+    assert export("saved_model", "--model", tmp_path, "--output", tmp_path) == 0
+    assert type(open_runtime(tmp_path)).__name__ == "KerasRuntime"
+    assert type(open_runtime(tmp_path / "1")).__name__ == "SavedModelRuntime"
+
+
 @pytest.fixture(scope="module")
 def server(served):
     """A running tensorflow_model_server: (gRPC port, REST port)."""

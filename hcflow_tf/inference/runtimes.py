@@ -16,6 +16,7 @@ from hcflow_tf.errors import HCFlowError, UsageError
 from hcflow_tf.files import expand_user, is_file, is_folder
 from hcflow_tf.inference.complexity import MAX_OVERLAP
 from hcflow_tf.quiet import start_tensorflow
+from hcflow_tf.store import CONFIG_FILE
 
 BICUBIC = "bicubic"
 """The name of the built-in baseline."""
@@ -210,8 +211,11 @@ def is_model_directory(model: str | os.PathLike) -> bool:
 
 
 def _find_saved_model(directory: pathlib.Path) -> pathlib.Path | None:
-    """The directory itself or, as TF Serving lays them out, its highest version, if it is a SavedModel."""
-    if not is_folder(directory):
+    """The directory itself or, as TF Serving lays them out, its highest version, if it is a SavedModel.
+
+    A model directory stays one, also if it was exported into itself.
+    """
+    if not is_folder(directory) or is_file(directory / CONFIG_FILE):
         return None
     try:
         versions = sorted((entry for entry in directory.iterdir() if entry.name.isdecimal()), key=lambda entry: int(entry.name))

@@ -54,7 +54,7 @@ class TrainingStep:
             if config.losses.perceptual:
                 self.features = VGGFeatures(config.losses.vgg_weights)
             if config.losses.adversarial:
-                self.discriminator = discriminator()
+                self.discriminator = discriminator(model.variable_dtype)
                 self.discriminator_optimizer = FlatAdam(
                     self.discriminator, rates, learning_rate=rates.discriminator_learning_rate, strategy=strategy
                 )
