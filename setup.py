@@ -6,7 +6,7 @@ import re
 import setuptools
 
 ROOT = pathlib.Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "hcflow_tf/version.py").read_text(encoding="utf-8")).group(1)
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "hcflow_tf/__init__.py").read_text(encoding="utf-8")).group(1)
 
 setuptools.setup(
     name="hcflow_tf",
@@ -17,7 +17,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["hcflow_tf", "hcflow_tf.*"]),
-    package_data={"hcflow_tf": ["models/*/*"]},
+    package_data={"hcflow_tf": ["weights/shipped_models/*/*"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "keras>=3.15,<3.16",
@@ -48,5 +48,5 @@ setuptools.setup(
         "convert": ["torch>=2.4"],
         "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "pre-commit>=4"],
     },
-    entry_points={"console_scripts": ["hcflow = hcflow_tf.cli:main"]},
+    entry_points={"console_scripts": ["hcflow = hcflow_tf.support.cli:main"]},
 )

@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # so that a checkout works without being installed
 
 from hcflow_tf.metrics.table import format_table
-from hcflow_tf.store import find_model
+from hcflow_tf.weights.store import find_model
 
 KERAS, FOLDED = "keras model", "folded"
 
@@ -92,15 +92,15 @@ class _KerasModel:
 
 
 def _open(model: str) -> object:
-    from hcflow_tf.inference.runtimes import open_runtime
+    from hcflow_tf.runtimes.runtime import open_runtime
 
     return open_runtime(model)
 
 
 def _photograph(scale: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    from hcflow_tf.data.images import read_image
     from hcflow_tf.data.resize import imresize
     from hcflow_tf.data.samples import held_out_photographs
+    from hcflow_tf.images.images import read_image
 
     image = read_image(held_out_photographs()[0]).rgb_uint8
     height, width = size[0] * scale, size[1] * scale
@@ -109,7 +109,7 @@ def _photograph(scale: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
 
 
 def _y_psnr(image: np.ndarray, hr: np.ndarray) -> float:
-    from hcflow_tf.data.images import quantize
+    from hcflow_tf.images.images import quantize
     from hcflow_tf.metrics.luma import rgb_to_y
     from hcflow_tf.metrics.psnr import psnr
 

@@ -71,7 +71,7 @@ def _work(pipe: Connection, config_file: str, overrides: list[str]) -> None:
     import tensorflow as tf
 
     from hcflow_tf.config import load_config
-    from hcflow_tf.model import HCFlow
+    from hcflow_tf.models.hcflow import HCFlow
     from hcflow_tf.training.step import TrainingStep
     from hcflow_tf.training.strategy import make_strategy
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from hcflow_tf.errors import HCFlowError, UsageError
-from hcflow_tf.version import __version__
+from hcflow_tf.support.errors import HCFlowError, UsageError
+
+__version__ = "0.1.0"
 
 _LAZY = {
     "Config": "hcflow_tf.config",
     "load_config": "hcflow_tf.config",
     "imresize": "hcflow_tf.data.resize",
-    "HCFlow": "hcflow_tf.model",
-    "list_models": "hcflow_tf.shipped",
-    "load_model": "hcflow_tf.store",
-    "save_model": "hcflow_tf.store",
+    "read_image": "hcflow_tf.images.images",
+    "HCFlow": "hcflow_tf.models.hcflow",
+    "list_models": "hcflow_tf.weights.shipped",
+    "load_model": "hcflow_tf.weights.store",
+    "save_model": "hcflow_tf.weights.store",
 }
 
 __all__ = ["HCFlowError", "UsageError", "__version__", *_LAZY]

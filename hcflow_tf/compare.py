@@ -15,7 +15,8 @@ import json
 import pathlib
 from typing import TYPE_CHECKING
 
-from hcflow_tf import batch, cli
+from hcflow_tf.images import batch
+from hcflow_tf.support import cli
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,11 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
-    from hcflow_tf.data.images import check_writable, write_image
     from hcflow_tf.data.pairs import Pair, find_images
     from hcflow_tf.data.samples import held_out_photographs
-    from hcflow_tf.files import check_targets, write_atomically
-    from hcflow_tf.store import model_files
+    from hcflow_tf.images.images import check_writable, write_image
+    from hcflow_tf.support.files import check_targets, write_atomically
+    from hcflow_tf.weights.store import model_files
 
     paths = find_images(args.hr) if args.hr else held_out_photographs()
     output = pathlib.Path(args.output)
@@ -65,8 +66,8 @@ def _measure(model: str, pairs: list) -> tuple[dict[str, dict[str, float]], list
 
     from hcflow_tf.data.pairs import load_pair
     from hcflow_tf.inference.evaluation import Evaluation, check_measurable, mean_metrics
-    from hcflow_tf.inference.runtimes import BicubicRuntime, open_runtime
     from hcflow_tf.inference.scaling import Scaler
+    from hcflow_tf.runtimes.runtime import BicubicRuntime, open_runtime
 
     scaler = Scaler(open_runtime(model))
     bicubic = Scaler(BicubicRuntime(scaler.scale))

@@ -10,9 +10,10 @@ from __future__ import annotations
 import argparse
 import pathlib
 
-from hcflow_tf import batch, cli
-from hcflow_tf.errors import HCFlowError, UsageError
-from hcflow_tf.files import check_targets, is_file
+from hcflow_tf.images import batch
+from hcflow_tf.support import cli
+from hcflow_tf.support.errors import HCFlowError, UsageError
+from hcflow_tf.support.files import check_targets, is_file
 
 RELEASED_URL = "https://github.com/JingyunLiang/HCFlow/releases/download/v0.0/"
 RELEASED = (
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
-    from hcflow_tf.store import CONFIG_FILE, WEIGHTS_FILE
+    from hcflow_tf.weights.store import CONFIG_FILE, WEIGHTS_FILE
 
     if bool(args.weights) == bool(args.released):
         raise UsageError("give either a weight file or --released NAME")
@@ -57,8 +58,8 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> None:
     """
     import numpy as np
 
-    from hcflow_tf import weights
-    from hcflow_tf.store import assign_weights, save_model, weight_shapes
+    from hcflow_tf.weights import released as weights
+    from hcflow_tf.weights.store import assign_weights, save_model, weight_shapes
 
     state = weights.read_state_dict(path)
     infinite = sorted(name for name, value in state.items() if not np.isfinite(value).all())
@@ -70,7 +71,7 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> None:
     except HCFlowError as error:
         raise HCFlowError(f"{path}: {error}") from error
 
-    from hcflow_tf.model import HCFlow
+    from hcflow_tf.models.hcflow import HCFlow
 
     model = HCFlow(config)
     assign_weights(model, mapped, source=path)
@@ -89,7 +90,7 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> None:
 
 
 def _weight_file(args: argparse.Namespace) -> pathlib.Path:
-    from hcflow_tf.download import digest, fetch
+    from hcflow_tf.weights.download import digest, fetch
 
     if args.released:
         name = f"{args.released}.pth"

@@ -11,9 +11,10 @@ import argparse
 import pathlib
 import sys
 
-from hcflow_tf import batch, cli
-from hcflow_tf.errors import UsageError
-from hcflow_tf.shipped import DEFAULT_MODEL
+from hcflow_tf.images import batch
+from hcflow_tf.support import cli
+from hcflow_tf.support.errors import UsageError
+from hcflow_tf.weights.shipped import DEFAULT_MODEL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from hcflow_tf.store import model_files
+    from hcflow_tf.weights.store import model_files
 
     work = batch.Batch("downscale")
     sources = batch.find_inputs(args.input, work)
@@ -42,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
         return work.exit_code
 
     from hcflow_tf.inference.pictures import MAX_PIXELS, compare_bytes, downscale_file
-    from hcflow_tf.inference.runtimes import BICUBIC, open_runtime
     from hcflow_tf.inference.scaling import Scaler
+    from hcflow_tf.runtimes.runtime import BICUBIC, open_runtime
 
     runtime = open_runtime(args.model, scale=args.scale)
     if runtime.task != "rescaling" and args.model != BICUBIC:

@@ -18,7 +18,8 @@ import json
 import os
 import pathlib
 
-from hcflow_tf import batch, cli
+from hcflow_tf.images import batch
+from hcflow_tf.support import cli
 
 DEFAULT_TEMPERATURES = {"super_resolution": [0.0, 0.8], "rescaling": [0.0]}
 
@@ -43,10 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from hcflow_tf.data.pairs import Pair, find_images, pair_names
-    from hcflow_tf.files import write_atomically
     from hcflow_tf.inference import evaluation
-    from hcflow_tf.inference.runtimes import open_runtime
     from hcflow_tf.inference.scaling import Scaler
+    from hcflow_tf.runtimes.runtime import open_runtime
+    from hcflow_tf.support.files import write_atomically
 
     find_images(args.hr)  # a wrong folder is told before the model is loaded
     scaler = Scaler(open_runtime(args.model, scale=args.scale), args.tile)
@@ -70,10 +71,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(scaler, pair, temperatures: list[float], args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    from hcflow_tf.data.images import ImageError, write_image
     from hcflow_tf.data.pairs import load_pair
-    from hcflow_tf.errors import HCFlowError
+    from hcflow_tf.images.images import ImageError, write_image
     from hcflow_tf.inference.evaluation import Evaluation, check_measurable
+    from hcflow_tf.support.errors import HCFlowError
 
     try:
         hr, lr = load_pair(pair, scaler.scale)
@@ -92,7 +93,7 @@ def _evaluate(scaler, pair, temperatures: list[float], args: argparse.Namespace)
 
 
 def _temperatures(args: argparse.Namespace, runtime) -> list[float]:
-    from hcflow_tf.errors import UsageError
+    from hcflow_tf.support.errors import UsageError
 
     if not runtime.latent_channels:
         if any(args.temperature or ()):
@@ -110,9 +111,9 @@ def _saved(args: argparse.Namespace, pair, temperature: float) -> list[pathlib.P
 
 def _check_outputs(args: argparse.Namespace, pairs: list, temperatures: list[float]) -> None:
     """Nothing that is measured, and nothing that exists, may be overwritten by what is saved."""
-    from hcflow_tf.errors import UsageError
-    from hcflow_tf.files import check_targets
-    from hcflow_tf.store import model_files
+    from hcflow_tf.support.errors import UsageError
+    from hcflow_tf.support.files import check_targets
+    from hcflow_tf.weights.store import model_files
 
     inputs = [path for pair in pairs for path in (pair.hr, pair.lr) if path]
     if args.save_images:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 
-from hcflow_tf import cli
-from hcflow_tf.files import expand_user
+from hcflow_tf.support import cli
+from hcflow_tf.support.files import expand_user
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,13 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from hcflow_tf.config import load_config
-    from hcflow_tf.store import read_model, weight_shapes
+    from hcflow_tf.weights.store import read_model, weight_shapes
 
     if args.config:
         config = load_config(args.config).model
         _print_network(config, weight_shapes(config))
         return
-    from hcflow_tf.inference.runtimes import is_model_directory
+    from hcflow_tf.runtimes.runtime import is_model_directory
 
     if is_model_directory(args.model):
         config, weights = read_model(args.model)
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _print_network(config, shapes: dict) -> None:
-    from hcflow_tf.inference.complexity import measure
+    from hcflow_tf.models.complexity import measure
 
     cost = measure(config, shapes)
     print(
@@ -72,7 +72,7 @@ def _cost_table(cost, scale: int) -> str:
 
 def _print_runtime(name: str) -> None:
     """What an exported file or the baseline tells of itself."""
-    from hcflow_tf.inference.runtimes import open_runtime
+    from hcflow_tf.runtimes.runtime import open_runtime
 
     runtime, path = open_runtime(name), expand_user(name)
     print(f"{runtime.task} x{runtime.scale}: {name}")

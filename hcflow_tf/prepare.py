@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import time
 
-from hcflow_tf import cli
 from hcflow_tf.config import load_config
-from hcflow_tf.errors import UsageError, one_line
+from hcflow_tf.support import cli
+from hcflow_tf.support.errors import UsageError, one_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import argparse
 import pathlib
 
-from hcflow_tf import cli
 from hcflow_tf.config import load_config
-from hcflow_tf.quiet import start_tensorflow
+from hcflow_tf.support import cli
+from hcflow_tf.support.quiet import start_tensorflow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

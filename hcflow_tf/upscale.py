@@ -17,11 +17,12 @@ import functools
 import pathlib
 from typing import TYPE_CHECKING
 
-from hcflow_tf import batch, cli
-from hcflow_tf.errors import UsageError
+from hcflow_tf.images import batch
+from hcflow_tf.support import cli
+from hcflow_tf.support.errors import UsageError
 
 if TYPE_CHECKING:
-    from hcflow_tf.inference.runtimes import Runtime
+    from hcflow_tf.runtimes.runtime import Runtime
 
 SAMPLING_TEMPERATURE = 0.8
 """Default where several samples are asked for."""
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
-    from hcflow_tf.store import model_files
+    from hcflow_tf.weights.store import model_files
 
     work = batch.Batch("upscale")
     sources = batch.find_inputs(args.input, work)
@@ -64,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
         return work.exit_code
 
     from hcflow_tf.inference.pictures import MAX_PIXELS, model_of, upscale_file
-    from hcflow_tf.inference.runtimes import open_runtime
     from hcflow_tf.inference.scaling import Scaler
+    from hcflow_tf.runtimes.runtime import open_runtime
 
     if args.uncertainty and args.samples < 2:
         raise UsageError("--uncertainty compares samples: give --samples 2 or more")

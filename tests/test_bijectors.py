@@ -17,7 +17,7 @@ import tensorflow_probability as tfp
 from tiny import tiny_config
 
 from hcflow_tf import bijectors as fb
-from hcflow_tf.model import HCFlow
+from hcflow_tf.models.hcflow import HCFlow
 
 tfb, tfd = tfp.bijectors, tfp.distributions
 

@@ -11,8 +11,8 @@ import warnings
 
 import pytest
 
-from hcflow_tf import cli
-from hcflow_tf.errors import HCFlowError, UsageError
+from hcflow_tf.support import cli
+from hcflow_tf.support.errors import HCFlowError, UsageError
 
 
 @pytest.fixture
@@ -129,5 +129,5 @@ def test_a_reader_that_goes_away_is_no_crash():
 
 
 def test_importing_the_package_does_not_wait_for_tensorflow():
-    program = "import sys, hcflow_tf.cli, hcflow_tf.config; raise SystemExit('tensorflow' in sys.modules)"
+    program = "import sys, hcflow_tf.support.cli, hcflow_tf.config; raise SystemExit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -17,11 +17,11 @@ import yaml
 from PIL import Image
 from tiny import photograph, tiny_model
 
-from hcflow_tf import cli
-from hcflow_tf.data.images import read_image, write_image
 from hcflow_tf.data.resize import imresize
+from hcflow_tf.images.images import read_image, write_image
 from hcflow_tf.metrics.report import image_metrics
-from hcflow_tf.store import save_model
+from hcflow_tf.support import cli
+from hcflow_tf.weights.store import save_model
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from hcflow_tf.config import Config, dump_config, load_config, parse_config, save_config
-from hcflow_tf.errors import UsageError
+from hcflow_tf.support.errors import UsageError
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 RECIPES = (

@@ -12,11 +12,14 @@ import zipfile
 import numpy as np
 import pytest
 
-from hcflow_tf import cli, convert, download, weights
+from hcflow_tf import convert
 from hcflow_tf.config import ModelConfig
-from hcflow_tf.errors import HCFlowError
-from hcflow_tf.model import HCFlow
-from hcflow_tf.store import load_model
+from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.support import cli
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.weights import download
+from hcflow_tf.weights import released as weights
+from hcflow_tf.weights.store import load_model
 
 SMALL = {"main_width": 5, "conditional_width": 6, "rrdb_blocks": (2, 1), "rrdb_features": 4, "rrdb_growth": 3}
 CONFIGS = {

@@ -9,17 +9,17 @@ import shutil
 import numpy as np
 import pytest
 
-from hcflow_tf import cli
 from hcflow_tf.config import parse_config
 from hcflow_tf.data import cache as cache_module
 from hcflow_tf.data import samples
 from hcflow_tf.data.cache import DiskCache, MemoryCache, NoCache
 from hcflow_tf.data.dataset import TrainingData, validation_pairs
-from hcflow_tf.data.images import read_header, write_image
 from hcflow_tf.data.pairs import Pair, fit_to_scale, load_pair
 from hcflow_tf.data.resize import imresize
 from hcflow_tf.data.scan import scan
-from hcflow_tf.errors import HCFlowError, UsageError
+from hcflow_tf.images.images import read_header, write_image
+from hcflow_tf.support import cli
+from hcflow_tf.support.errors import HCFlowError, UsageError
 
 CROP, SCALE = 16, 4
 

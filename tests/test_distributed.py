@@ -19,7 +19,7 @@ import pytest
 from training_runs import BASE, batch, distribute, make_step
 
 from hcflow_tf.config import Config, load_config
-from hcflow_tf.errors import UsageError
+from hcflow_tf.support.errors import UsageError
 from hcflow_tf.training.checkpoint import Checkpoints
 from hcflow_tf.training.strategy import check_batch_size, make_strategy
 

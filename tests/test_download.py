@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from hcflow_tf import download
-from hcflow_tf.errors import HCFlowError
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.weights import download
 
 CONTENT = bytes(range(256)) * 2000
 

@@ -7,10 +7,10 @@ import pytest
 from exports import export
 from tiny import photograph, tiny_model
 
-from hcflow_tf.errors import HCFlowError
-from hcflow_tf.inference.runtimes import open_runtime
 from hcflow_tf.inference.scaling import Scaler
-from hcflow_tf.store import save_model
+from hcflow_tf.runtimes.runtime import open_runtime
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.weights.store import save_model
 
 TOLERANCE = 1e-4
 
@@ -70,7 +70,7 @@ def test_tflite_dynamic(rescaling, tmp_path):
 
 def assert_loses_little(model, runtime, allowed: float) -> None:
     """Y-PSNR at temperature 0 on a smooth image, dB; and the file is not just the float32 one."""
-    import export_frame as frame
+    from hcflow_tf.runtimes import export_frame as frame
 
     hr = photograph(16 * model.scale, 16 * model.scale)[None].astype(np.float32) / 255
     lr = model.flow.forward_and_log_det(hr)[0][0].numpy()
@@ -133,7 +133,7 @@ def test_onnx(request, tmp_path, name, layout, opset):
 
 
 def test_failed_check_leaves_no_file(super_resolution, tmp_path, monkeypatch, capsys):
-    import tensor_functions
+    from hcflow_tf.runtimes import tensor_functions
 
     _, directory = super_resolution
     decoder = tensor_functions.decoder

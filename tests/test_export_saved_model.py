@@ -20,10 +20,10 @@ from exports import EXPORT, export
 from PIL import Image
 from tiny import photograph, tiny_model
 
-from hcflow_tf.data.images import quantize
-from hcflow_tf.errors import HCFlowError
-from hcflow_tf.inference.runtimes import open_runtime
-from hcflow_tf.store import save_model
+from hcflow_tf.images.images import quantize
+from hcflow_tf.runtimes.runtime import open_runtime
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.weights.store import save_model
 
 MAX_PIXELS = 32 * 32
 
@@ -121,7 +121,7 @@ def test_every_signature_in_a_process_without_hcflow_tf(served, tmp_path):
     assert_same_bytes(out["downscale/image"], model.flow.forward_and_log_det(padded)[0][0])
     parts, log_det = model.flow.forward_and_log_det(float_hr)
     assert_same_bytes(pixels(out["downscale_bytes/image_bytes"][0]), parts[0][0])
-    from hcflow_tf.model import LR_LOG_STD, gaussian_log_prob, latent_log_prob
+    from hcflow_tf.models.hcflow import LR_LOG_STD, gaussian_log_prob, latent_log_prob
 
     log_prob = gaussian_log_prob(parts[0], float_lr, LR_LOG_STD) + latent_log_prob(parts[1:]) + log_det
     floats = {"decode/hr": decode(float_lr, latents), "log_prob/log_prob": log_prob}
@@ -171,7 +171,7 @@ def test_files_of_the_server(served):
 
 
 def test_next_version_and_failure(served, tmp_path, monkeypatch, capsys):
-    import export_frame
+    from hcflow_tf.runtimes import export_frame
 
     _, directory = served
     arguments = ("--model", directory.parent / "model", "--output")

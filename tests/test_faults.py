@@ -19,8 +19,8 @@ from tiny import photograph
 from training_runs import batch, distribute, make_config, make_step, weights_of
 
 from hcflow_tf.config import save_config
-from hcflow_tf.data.images import write_image
-from hcflow_tf.errors import HCFlowError
+from hcflow_tf.images.images import write_image
+from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.training.checkpoint import FORMAT_VERSION, Checkpoints
 from hcflow_tf.training.flat_adam import FlatAdam
 from hcflow_tf.training.loop import train

@@ -16,13 +16,13 @@ import unicodedata
 import pytest
 from tiny import photograph
 
-from hcflow_tf import cli
 from hcflow_tf.data import pairs
-from hcflow_tf.data.images import ImageError, read_header, read_image, write_image
 from hcflow_tf.data.pairs import find_images, pair_names
-from hcflow_tf.errors import HCFlowError
-from hcflow_tf.files import expand_user
+from hcflow_tf.images.images import ImageError, read_header, read_image, write_image
 from hcflow_tf.inference import pictures
+from hcflow_tf.support import cli
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.support.files import expand_user
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Ärger é 日本") for form in ("NFC", "NFD"))
 NAMES = {

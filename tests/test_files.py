@@ -8,8 +8,8 @@ import stat
 
 import pytest
 
-from hcflow_tf.errors import HCFlowError
-from hcflow_tf.files import atomic_path, write_atomically
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.support.files import atomic_path, write_atomically
 
 
 def test_content_and_parents(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 from hcflow_tf.config import ModelConfig
-from hcflow_tf.inference import folded_layers, folding
-from hcflow_tf.inference.folded import InferenceModel, portable_atan
-from hcflow_tf.model import LR_LOG_STD, HCFlow, gaussian_log_prob, latent_log_prob
+from hcflow_tf.models import folded_layers, folding
+from hcflow_tf.models.folded import InferenceModel, portable_atan
+from hcflow_tf.models.hcflow import LR_LOG_STD, HCFlow, gaussian_log_prob, latent_log_prob
 
 SMALL = {"main_width": 6, "conditional_width": 5, "rrdb_blocks": (1, 2), "rrdb_features": 6, "rrdb_growth": 3}
 CONFIGS = {

@@ -16,7 +16,7 @@ import types
 import pytest
 from fuzz.harness import MARKER, Harness
 
-from hcflow_tf.errors import HCFlowError
+from hcflow_tf.support.errors import HCFlowError
 
 TESTS = pathlib.Path(__file__).parent
 HAS_TORCH = importlib.util.find_spec("torch") is not None

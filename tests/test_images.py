@@ -15,9 +15,10 @@ from fuzz.bases import chunk, picture, png, valid
 from fuzz.formats import many_scans, tiff_with_strip
 from PIL import Image, ImageCms, ImageOps
 
-from hcflow_tf.data import images, pairs
-from hcflow_tf.data.images import ImageError, read_header, read_image, write_image
-from hcflow_tf.errors import HCFlowError
+from hcflow_tf.data import pairs
+from hcflow_tf.images import images
+from hcflow_tf.images.images import ImageError, read_header, read_image, write_image
+from hcflow_tf.support.errors import HCFlowError
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 EXTENSIONS = [".png", ".jpg", ".webp", ".bmp", ".tif"]

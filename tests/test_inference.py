@@ -10,19 +10,19 @@ import tensorflow as tf
 from PIL import Image, ImageCms
 from tiny import photograph, tiny_model
 
-from hcflow_tf.data.images import ImageError, quantize, read_image, write_image
 from hcflow_tf.data.resize import imresize
-from hcflow_tf.errors import HCFlowError, UsageError
+from hcflow_tf.images.images import ImageError, quantize, read_image, write_image
 from hcflow_tf.inference import memory, scaling
-from hcflow_tf.inference.complexity import measure
 from hcflow_tf.inference.heat_map import Spread, heat_map
 from hcflow_tf.inference.pictures import ORIGINAL_KEY, Original, downscale_file, upscale_file
-from hcflow_tf.inference.runtimes import BicubicRuntime, KerasRuntime, Runtime, open_runtime
 from hcflow_tf.inference.scaling import Scaler
 from hcflow_tf.inference.tiles import spans
 from hcflow_tf.metrics.psnr import psnr
-from hcflow_tf.model import LR_LOG_STD, gaussian_log_prob, latent_log_prob
-from hcflow_tf.store import load_model, save_model
+from hcflow_tf.models.complexity import measure
+from hcflow_tf.models.hcflow import LR_LOG_STD, gaussian_log_prob, latent_log_prob
+from hcflow_tf.runtimes.runtime import BicubicRuntime, KerasRuntime, Runtime, open_runtime
+from hcflow_tf.support.errors import HCFlowError, UsageError
+from hcflow_tf.weights.store import load_model, save_model
 
 
 class BoxRuntime(Runtime):

@@ -11,7 +11,6 @@ from PIL import Image
 from skimage.metrics import structural_similarity
 
 from hcflow_tf.data.resize import imresize
-from hcflow_tf.errors import HCFlowError
 from hcflow_tf.metrics.bits_per_dim import bits_per_dim, released_nll
 from hcflow_tf.metrics.consistency import consistency
 from hcflow_tf.metrics.diversity import diversity
@@ -20,6 +19,7 @@ from hcflow_tf.metrics.psnr import MAX_PSNR, psnr
 from hcflow_tf.metrics.report import image_metrics
 from hcflow_tf.metrics.ssim import ssim
 from hcflow_tf.metrics.table import format_metric, format_table, metrics_table
+from hcflow_tf.support.errors import HCFlowError
 
 # The reference values are stored with five decimals, and we agree to all of them.
 STORED = 1e-5

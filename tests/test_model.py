@@ -13,11 +13,11 @@ import tensorflow as tf
 from tiny import tiny_config
 
 import hcflow_tf
-from hcflow_tf import store
 from hcflow_tf.config import Config
-from hcflow_tf.errors import HCFlowError
-from hcflow_tf.model import HCFlow
+from hcflow_tf.models.hcflow import HCFlow
 from hcflow_tf.networks.layers import ActNorm
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.weights import store
 
 TASKS = ("super_resolution", "rescaling")
 KINDS = [(task, scale) for task in TASKS for scale in (2, 4, 8)]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from tiny import photograph, tiny_model
 
-from hcflow_tf import cli
-from hcflow_tf.data.images import read_image, write_image
-from hcflow_tf.errors import UsageError
-from hcflow_tf.files import check_targets
-from hcflow_tf.store import save_model
+from hcflow_tf.images.images import read_image, write_image
+from hcflow_tf.support import cli
+from hcflow_tf.support.errors import UsageError
+from hcflow_tf.support.files import check_targets
+from hcflow_tf.weights.store import save_model
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hcflow_tf import losses, weights
-from hcflow_tf.errors import HCFlowError
+from hcflow_tf import losses
 from hcflow_tf.metrics.bits_per_dim import released_nll
-from hcflow_tf.model import HCFlow, latent_log_prob
-from hcflow_tf.store import assign_weights
+from hcflow_tf.models.hcflow import HCFlow, latent_log_prob
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.weights import released as weights
+from hcflow_tf.weights.store import assign_weights
 
 MODELS = ("sr_x4_tiny", "sr_x8_tiny", "rescale_x4_tiny")
 TOLERANCE = 1e-4

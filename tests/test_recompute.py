@@ -15,7 +15,7 @@ from tiny import tiny_config, tiny_model
 
 from hcflow_tf import losses
 from hcflow_tf.config import parse_config
-from hcflow_tf.model import HCFlow
+from hcflow_tf.models.hcflow import HCFlow
 from hcflow_tf.networks.coupling import FCN, DenseBlock
 from hcflow_tf.networks.feature_extractor import RRDB
 from hcflow_tf.training.step import TrainingStep

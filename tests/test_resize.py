@@ -12,7 +12,7 @@ from PIL import Image
 
 import hcflow_tf
 from hcflow_tf.data.resize import imresize
-from hcflow_tf.errors import HCFlowError
+from hcflow_tf.support.errors import HCFlowError
 
 
 def random_image(*shape: int, dtype: type = np.uint8, seed: int = 0) -> np.ndarray:

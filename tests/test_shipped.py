@@ -12,11 +12,12 @@ from PIL import Image
 from tiny import photograph, tiny_config, tiny_model
 
 import hcflow_tf
-from hcflow_tf import cli, shipped
 from hcflow_tf.compare import CROP
-from hcflow_tf.data.images import read_image, write_image
 from hcflow_tf.data.samples import held_out_photographs
-from hcflow_tf.errors import HCFlowError
+from hcflow_tf.images.images import read_image, write_image
+from hcflow_tf.support import cli
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.weights import shipped
 
 # Limits of weights, MB of files; dB of Y at temperature 0 (means) on Set5, Set14 and BSD100: for rescaling above those of CAR
 # with EDSR, for super-resolution above those of SRCNN.

@@ -13,9 +13,9 @@ from fuzz.harness import MARKER
 from fuzz.weights import Program, npy, npy_header, npz
 from tiny import tiny_config, tiny_model
 
-from hcflow_tf.errors import HCFlowError
-from hcflow_tf.model import HCFlow
-from hcflow_tf.store import assign_weights, load_model, read_model, read_weights, save_model, weight_shapes, write_arrays
+from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.weights.store import assign_weights, load_model, read_model, read_weights, save_model, weight_shapes, write_arrays
 
 HUGE = "{'descr': '<f4', 'fortran_order': False, 'shape': (%s,)}"
 

@@ -13,14 +13,14 @@ from tiny import photograph
 from training_runs import RESCALING, batch, make_config, make_step, run_steps
 
 from hcflow_tf import losses
-from hcflow_tf.data.images import write_image
-from hcflow_tf.errors import HCFlowError, UsageError
-from hcflow_tf.model import HCFlow
-from hcflow_tf.store import load_model, save_model
+from hcflow_tf.images.images import write_image
+from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.training import loop
 from hcflow_tf.training.loop import train
 from hcflow_tf.training.step import decay, update_terms
 from hcflow_tf.training.strategy import make_strategy
+from hcflow_tf.weights.store import load_model, save_model
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from hcflow_tf.config import ModelConfig
-from hcflow_tf.model import HCFlow
+from hcflow_tf.models.hcflow import HCFlow
 
 
 def tiny_config(task: str, scale: int = 4, *, width: int = 4) -> ModelConfig:

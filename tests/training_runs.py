@@ -8,7 +8,7 @@ import tensorflow as tf
 from tiny import photograph
 
 from hcflow_tf.config import Config, parse_config
-from hcflow_tf.model import HCFlow
+from hcflow_tf.models.hcflow import HCFlow
 from hcflow_tf.training.step import TrainingStep
 from hcflow_tf.training.strategy import make_strategy
 

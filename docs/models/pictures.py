@@ -15,7 +15,8 @@ import tempfile
 import numpy as np
 from PIL import Image
 
-from hcflow_tf import cli, list_models
+from hcflow_tf import list_models
+from hcflow_tf.support import cli
 
 HERE = pathlib.Path(__file__).parent
 

@@ -15,10 +15,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from hcflow_tf.config import DataConfig
-from hcflow_tf.data.images import ImageError
 from hcflow_tf.data.pairs import Pair, fit_to_scale, load_files, load_pair
-from hcflow_tf.errors import HCFlowError
-from hcflow_tf.files import atomic_path, expand_user, status
+from hcflow_tf.images.images import ImageError
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.support.files import atomic_path, expand_user, status
 
 CACHE_VERSION = 1
 """Part of every disk cache key: raise it when decoding, `fit_to_scale` or `imresize` give other values than before."""

@@ -13,8 +13,8 @@ from hcflow_tf.data import samples
 from hcflow_tf.data.cache import DiskCache, open_cache
 from hcflow_tf.data.pairs import Pair, find_images, load_pair, pair_names
 from hcflow_tf.data.scan import Report, scan
-from hcflow_tf.errors import HCFlowError, UsageError
-from hcflow_tf.files import expand_user
+from hcflow_tf.support.errors import HCFlowError, UsageError
+from hcflow_tf.support.files import expand_user
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -10,10 +10,10 @@ import unicodedata
 
 import numpy as np
 
-from hcflow_tf.data.images import FORMATS, ImageError, read_header, read_image
 from hcflow_tf.data.resize import imresize
-from hcflow_tf.errors import HCFlowError
-from hcflow_tf.files import expand_user, is_folder, status, why_unreachable
+from hcflow_tf.images.images import FORMATS, ImageError, read_header, read_image
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.support.files import expand_user, is_folder, status, why_unreachable
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from hcflow_tf.errors import HCFlowError
+from hcflow_tf.support.errors import HCFlowError
 
 _KERNEL_WIDTH = 4
 _TIE = 1e-9

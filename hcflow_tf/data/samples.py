@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import pathlib
 
-from hcflow_tf.errors import HCFlowError
+from hcflow_tf.support.errors import HCFlowError
 
 # The motorcycle is a stereo pair, one scene, so both halves stand on one side. Left out are pictures that are no
 # photographs, the ones that are mostly black (Hubble), and those that scikit-image downloads on demand.

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from hcflow_tf.data.cache import Cache
-from hcflow_tf.data.images import ImageError, read_header
 from hcflow_tf.data.pairs import Pair, check_sizes
-from hcflow_tf.errors import HCFlowError, one_line
+from hcflow_tf.images.images import ImageError, read_header
+from hcflow_tf.support.errors import HCFlowError, one_line
 
 _NAMED = 5
 """How many bad images an error or a report names."""

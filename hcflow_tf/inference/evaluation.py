@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hcflow_tf.data.images import ImageError, quantize
+from hcflow_tf.images.images import ImageError, quantize
 from hcflow_tf.inference.scaling import Scaler
 from hcflow_tf.metrics.bits_per_dim import bits_per_dim
 from hcflow_tf.metrics.consistency import consistency

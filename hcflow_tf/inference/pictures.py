@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hcflow_tf.data.images import ImageError, check_writable, png_bytes, quantize, read_header, read_image, write_image
 from hcflow_tf.data.resize import imresize
+from hcflow_tf.images.images import ImageError, check_writable, png_bytes, quantize, read_header, read_image, write_image
 from hcflow_tf.inference.heat_map import Spread, heat_map
-from hcflow_tf.inference.runtimes import BICUBIC, BicubicRuntime
 from hcflow_tf.inference.scaling import Scaler, pad_to_multiple
-from hcflow_tf.shipped import DEFAULT_MODEL, list_models
+from hcflow_tf.runtimes.runtime import BICUBIC, BicubicRuntime
+from hcflow_tf.weights.shipped import DEFAULT_MODEL, list_models
 
 MAX_PIXELS = 2**29
 """Default cap on the pixels of the larger image, read or written (537 megapixels)."""

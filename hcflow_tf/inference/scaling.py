@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hcflow_tf.errors import HCFlowError, UsageError
 from hcflow_tf.inference.memory import available_memory, largest_tile
-from hcflow_tf.inference.runtimes import Runtime
 from hcflow_tf.inference.tiles import Tile, tiles
+from hcflow_tf.runtimes.runtime import Runtime
+from hcflow_tf.support.errors import HCFlowError, UsageError
 
 MIN_TILE = 16
 """LR pixels."""
@@ -111,7 +111,7 @@ class Scaler:
             return []
         import tensorflow as tf
 
-        from hcflow_tf.latents import draw_latents, latent_shapes
+        from hcflow_tf.models.latents import draw_latents, latent_shapes
 
         shapes = latent_shapes(height, width, channels)
         if temperature == 0:

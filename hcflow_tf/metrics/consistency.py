@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from hcflow_tf.data.resize import imresize
-from hcflow_tf.errors import HCFlowError
 from hcflow_tf.metrics.images import check_pair
 from hcflow_tf.metrics.psnr import psnr
+from hcflow_tf.support.errors import HCFlowError
 
 
 def consistency(sr: np.ndarray, hr: np.ndarray, scale: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hcflow_tf.errors import HCFlowError
+from hcflow_tf.support.errors import HCFlowError
 
 
 def check_image(image: np.ndarray) -> np.ndarray:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hcflow_tf.errors import HCFlowError
 from hcflow_tf.metrics.images import check_image
+from hcflow_tf.support.errors import HCFlowError
 
 _WEIGHTS = np.array([65.481, 128.553, 24.966]) / 255
 

@@ -6,8 +6,8 @@ import functools
 
 import numpy as np
 
-from hcflow_tf.errors import HCFlowError
 from hcflow_tf.metrics.images import check_pair
+from hcflow_tf.support.errors import HCFlowError
 
 WINDOW = 11
 SIGMA = 1.5

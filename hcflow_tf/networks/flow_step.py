@@ -1,4 +1,4 @@
-"""The weights of one flow step; the bijectors over them are made in `hcflow_tf.model`."""
+"""The weights of one flow step; the bijectors over them are made in `hcflow_tf.models.hcflow`."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import pathlib
 import keras
 import tensorflow as tf
 
-from hcflow_tf.errors import HCFlowError
+from hcflow_tf.support.errors import HCFlowError
 
 LAYER = "block5_conv4"
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hcflow_tf.errors import HCFlowError
-from hcflow_tf.store import read_weights, write_arrays
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.weights.store import read_weights, write_arrays
 
 FORMAT_VERSION = 1
 """Stored in every checkpoint; a program reads this version and all before it."""

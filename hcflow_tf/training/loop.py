@@ -15,15 +15,15 @@ import tensorflow as tf
 
 from hcflow_tf.config import Config, load_config
 from hcflow_tf.data.dataset import TrainingData, validation_pairs
-from hcflow_tf.errors import HCFlowError
-from hcflow_tf.model import HCFlow
-from hcflow_tf.store import CONFIG_FILE, WEIGHTS_FILE, assign_weights, find_model, read_weights
+from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.training.checkpoint import State
 from hcflow_tf.training.run_directory import RunDirectory
 from hcflow_tf.training.step import TrainingStep
 from hcflow_tf.training.stop_signals import stop_signals
 from hcflow_tf.training.strategy import check_batch_size, is_chief, make_strategy, sum_over_workers, worker_count
 from hcflow_tf.training.validation import Pair, validate
+from hcflow_tf.weights.store import CONFIG_FILE, WEIGHTS_FILE, assign_weights, find_model, read_weights
 
 
 @dataclasses.dataclass

@@ -13,11 +13,11 @@ import numpy as np
 import tensorflow as tf
 
 from hcflow_tf.config import Config, load_config, save_config
-from hcflow_tf.errors import HCFlowError, UsageError
-from hcflow_tf.files import write_atomically
-from hcflow_tf.model import HCFlow
-from hcflow_tf.store import CONFIG_FILE, WEIGHTS_FILE, save_model, save_weights
+from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.support.errors import HCFlowError, UsageError
+from hcflow_tf.support.files import write_atomically
 from hcflow_tf.training.checkpoint import Checkpoints
+from hcflow_tf.weights.store import CONFIG_FILE, WEIGHTS_FILE, save_model, save_weights
 
 LOG_FILE = "log.jsonl"
 _PACKAGES = ("hcflow_tf", "tensorflow", "keras", "tensorflow-probability", "numpy", "pillow")

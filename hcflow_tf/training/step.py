@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from hcflow_tf import losses
 from hcflow_tf.config import Config, LossConfig, OptimizerConfig
-from hcflow_tf.latents import latent_shapes
 from hcflow_tf.metrics.bits_per_dim import released_nll
-from hcflow_tf.model import HCFlow
+from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.models.latents import latent_shapes
 from hcflow_tf.networks.discriminator import discriminator
 from hcflow_tf.networks.vgg import VGGFeatures
 from hcflow_tf.training.flat_adam import FlatAdam

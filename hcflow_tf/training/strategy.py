@@ -9,7 +9,7 @@ import re
 
 import tensorflow as tf
 
-from hcflow_tf.errors import UsageError
+from hcflow_tf.support.errors import UsageError
 
 SLURM_PORT = 8888
 """Port of the first task on each node, where Slurm starts the workers; HCFLOW_PORT changes it."""

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import numpy as np
 import tensorflow as tf
 
-from hcflow_tf.data.images import quantize
+from hcflow_tf.images.images import quantize
 from hcflow_tf.losses import round_straight_through
 from hcflow_tf.metrics.bits_per_dim import bits_per_dim
 from hcflow_tf.metrics.psnr import psnr
 from hcflow_tf.metrics.report import image_metrics
-from hcflow_tf.model import HCFlow
+from hcflow_tf.models.hcflow import HCFlow
 
 SAMPLE_TEMPERATURE = 0.8
 SEED = 0

@@ -22,8 +22,8 @@ from fuzz.configs import lying_configs, lying_model_configs
 from fuzz.harness import Harness
 from fuzz.images import lying_images
 from fuzz.weights import lying_npz
-from hcflow_tf.quiet import start_tensorflow
-from hcflow_tf.store import load_model, read_weights, save_model
+from hcflow_tf.support.quiet import start_tensorflow
+from hcflow_tf.weights.store import load_model, read_weights, save_model
 
 MODEL = "super_resolution"
 """Folder of the tiny model whose files the weight files are made from."""
@@ -61,7 +61,7 @@ def _prepare() -> None:
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it remarks on many models in one process
     from tiny import photograph, tiny_model
 
-    from hcflow_tf.data.images import write_image
+    from hcflow_tf.images.images import write_image
 
     for task in (MODEL, "rescaling"):
         model = tiny_model(task, scale=2)
@@ -79,7 +79,7 @@ def _pth(seed: int) -> runs.Files:
         print("no torch: .pth files are left out")
         return {}
     from fuzz.pickles import lying_pth
-    from hcflow_tf import weights
+    from hcflow_tf.weights import released as weights
 
     model, state = load_model(MODEL), {}
     for name, variable in model.named_weights().items():

@@ -18,8 +18,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from hcflow_tf import cli
-from hcflow_tf.errors import one_line
+from hcflow_tf.support import cli
+from hcflow_tf.support.errors import one_line
 
 SECONDS = 20.0
 """Of processor time that one input may take."""

@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Mapping
 
 from fuzz.harness import Harness
-from hcflow_tf.errors import HCFlowError
-from hcflow_tf.store import load_model
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.weights.store import load_model
 
 Files = Mapping[str, bytes]
 BICUBIC = ["--model", "bicubic", "--scale", "4"]

@@ -1,0 +1,31 @@
+"""The typed schema of a run's YAML config and its strict reading."""
+
+from hcflow_tf.config.schema import (
+    FORMAT_VERSION,
+    Config,
+    DataConfig,
+    ImageFolders,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainingConfig,
+    dump_config,
+    load_config,
+    parse_config,
+    save_config,
+)
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Config",
+    "DataConfig",
+    "ImageFolders",
+    "LossConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "TrainingConfig",
+    "dump_config",
+    "load_config",
+    "parse_config",
+    "save_config",
+]

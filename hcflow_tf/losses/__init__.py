@@ -1,0 +1,5 @@
+"""The losses of the recipes."""
+
+from hcflow_tf.losses.recipes import adversarial, l1, l2, latent_l2, round_straight_through, training_log_prob
+
+__all__ = ["adversarial", "l1", "l2", "latent_l2", "round_straight_through", "training_log_prob"]

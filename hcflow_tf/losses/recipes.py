@@ -1,0 +1,55 @@
+"""The losses of the recipes (paper sections 3.4 and 4.1), each a mean over the images of a batch, [batch]."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from hcflow_tf.bijectors import HierarchicalFlow
+from hcflow_tf.models.hcflow import LR_LOG_STD, gaussian_log_prob, latent_log_prob
+
+
+def round_straight_through(image: tf.Tensor) -> tf.Tensor:
+    """Clips to [0, 1] and rounds to 8 bits; the gradient is that of the identity."""
+    rounded = tf.round(tf.clip_by_value(image, 0.0, 1.0) * 255.0) / 255.0
+    return image + tf.stop_gradient(rounded - image)
+
+
+def training_log_prob(flow: HierarchicalFlow, hr: tf.Tensor, lr: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """log p(hr | lr) with the encoder's LR image rounded to 8 bits (straight-through), and [y, z_1, ..., z_L].
+
+    Args:
+      hr: [batch, height, width, 3] in [0, 1], dequantisation noise included.
+      lr: [batch, height / scale, width / scale, 3] in [0, 1].
+
+    Returns:
+      [batch], nats (paper equation 5), and the encoding.
+    """
+    parts, log_det = flow.forward_and_log_det(hr)
+    rounded = round_straight_through(parts[0])
+    return gaussian_log_prob(rounded, lr, LR_LOG_STD) + latent_log_prob(parts[1:]) + log_det, parts
+
+
+def l1(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Mean absolute difference of each image."""
+    return _mean_per_image(tf.abs(a - b))
+
+
+def l2(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """Mean squared difference of each image."""
+    return _mean_per_image(tf.square(a - b))
+
+
+def latent_l2(latents: list[tf.Tensor]) -> tf.Tensor:
+    """Mean square of all latent values of each image."""
+    count = tf.add_n([tf.reduce_prod(tf.shape(z)[1:]) for z in latents])
+    return tf.add_n([tf.reduce_sum(tf.square(z), axis=[1, 2, 3]) for z in latents]) / tf.cast(count, latents[0].dtype)
+
+
+def adversarial(logits: tf.Tensor, *, real: bool) -> tf.Tensor:
+    """Cross-entropy of the discriminator's logits [batch, 1] with the label `real` (vanilla GAN)."""
+    labels = tf.ones_like(logits) if real else tf.zeros_like(logits)
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits), axis=1)
+
+
+def _mean_per_image(x: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(x, axis=list(range(1, x.shape.rank)))

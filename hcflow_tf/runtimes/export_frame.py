@@ -1,0 +1,188 @@
+"""What the exports share: options, loading the model, and the check that every export ends with."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hcflow_tf import load_model
+from hcflow_tf.runtimes.exported import encoder_path
+from hcflow_tf.support import files
+from hcflow_tf.support.errors import HCFlowError, UsageError
+from hcflow_tf.weights.store import model_files
+
+if TYPE_CHECKING:
+    from hcflow_tf.models.hcflow import HCFlow
+    from hcflow_tf.runtimes.runtime import Runtime
+
+TEMPERATURE = 0.8
+"""Of the latents in the check."""
+
+CHECK_LR_SIZE = (20, 24)
+"""Height and width of the LR images in the check, where the export does not fix them."""
+
+FAILED = "the export failed its check and was not written"
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckImage:
+    """One image that an export is checked on: what the model makes of it, operation by operation, without folding.
+
+    Attributes:
+      name: random image or photograph.
+      lr, latents, decoded: input and output of the decoder, batch of one.
+      hr, encoded, encoded_latents: input and outputs of the encoder.
+    """
+
+    name: str
+    lr: np.ndarray
+    latents: list[np.ndarray]
+    decoded: np.ndarray
+    hr: np.ndarray
+    encoded: np.ndarray
+    encoded_latents: list[np.ndarray]
+
+
+def add_arguments(parser: argparse.ArgumentParser, output: str) -> None:
+    """Adds --model, --output and --overwrite; `output` says what is written there."""
+    parser.add_argument("--model", required=True, help="model directory (trained or converted), or a shipped model's name")
+    parser.add_argument("--output", required=True, type=pathlib.Path, help=output)
+    parser.add_argument("--overwrite", action="store_true", help="replace what exists there")
+
+
+def lr_size(text: str) -> tuple[int, int]:
+    """Parses HxW."""
+    height, cross, width = text.lower().partition("x")
+    if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in LR pixels, such as 64x64, got {text!r}")
+    return int(height), int(width)
+
+
+def decoder_files(args: argparse.Namespace, model: HCFlow) -> list[pathlib.Path]:
+    """The file of the decoder and, for a rescaling model, of the encoder beside it.
+
+    Raises:
+      UsageError: writing them would destroy something, or another model's encoder would be taken for this one's.
+    """
+    encoder = encoder_path(args.output)
+    targets = [args.output, encoder] if model.config.task == "rescaling" else [args.output]
+    files.check_targets(targets, inputs=model_files(args.model), overwrite=args.overwrite, option="--output")
+    if encoder not in targets and os.path.lexists(encoder):
+        raise UsageError(
+            f"--output {args.output}: {encoder} would be taken for its encoder; move that away or choose another --output"
+        )
+    return targets
+
+
+def load(args: argparse.Namespace) -> HCFlow:
+    """The model of --model."""
+    return load_model(args.model)
+
+
+def check_images(model: HCFlow, size: tuple[int, int] = CHECK_LR_SIZE, temperature: float = TEMPERATURE) -> Iterator[CheckImage]:
+    """A random image and a photograph, with the model's results.
+
+    Args:
+      size: height and width of the LR image.
+      temperature: of the latents.
+    """
+    from hcflow_tf.data.resize import imresize
+    from hcflow_tf.data.samples import held_out_photographs
+    from hcflow_tf.images.images import quantize, read_image
+
+    height, width = (side * model.scale for side in size)
+    photograph = read_image(held_out_photographs()[0]).rgb_uint8 / np.float32(255)
+    repeats = [-(-side // available) for side, available in zip((height, width), photograph.shape, strict=False)]
+    photograph = np.tile(photograph, (*repeats, 1))[:height, :width]
+    for name, hr in (("random image", np.random.default_rng(0).random((height, width, 3))), ("photograph", photograph)):
+        hr = hr.astype(np.float32)
+        encoded, *encoded_latents = (part.numpy() for part in model.flow.forward_and_log_det(hr[None])[0])
+        # As in use: a rescaling model enlarges what it shrank itself, stored in 8 bits.
+        lr = encoded[0] if model.config.task == "rescaling" else imresize(hr, 1 / model.scale)
+        lr = (quantize(lr) / np.float32(255))[None]
+        latents = [latent.numpy() for latent in model.draw_latents(lr.shape, temperature, seed=1)]
+        decoded = model.flow.inverse_and_log_det([lr, *latents])[0].numpy()
+        yield CheckImage(name, lr, latents, decoded, hr[None], encoded, encoded_latents)
+
+
+def rounding(model: HCFlow, images: Sequence[CheckImage]) -> float:
+    """The model's own rounding error: what it gives in float32 against float64, as a share of the largest value."""
+    from hcflow_tf.models.hcflow import HCFlow
+
+    exact = HCFlow(model.config, dtype="float64")
+    for ours, variable in zip(exact.weights, model.weights, strict=True):
+        ours.assign(variable.numpy())
+    errors = []
+    for image in images:
+        encoded = exact.flow.forward_and_log_det(image.hr.astype(np.float64))[0]
+        decoded = exact.flow.inverse_and_log_det([part.astype(np.float64) for part in (image.lr, *image.latents)])[0]
+        pairs = zip([image.encoded, *image.encoded_latents, image.decoded], [*encoded, decoded], strict=True)
+        errors += [float(np.abs(ours - value.numpy()).max() / np.abs(value.numpy()).max()) for ours, value in pairs]
+    return max(errors)
+
+
+def check_equal(what: str, ours: np.ndarray, expected: np.ndarray, tolerance: float) -> float:
+    """Largest error as a share of the largest expected value.
+
+    Raises:
+      HCFlowError: it is above the tolerance, or ours is not finite.
+    """
+    error = float(np.abs(ours - expected).max() / np.abs(expected).max()) if np.isfinite(ours).all() else np.inf
+    if not error <= tolerance:
+        raise HCFlowError(f"{FAILED}: {what} is off by {error:.1e} of the largest value, allowed {tolerance:.0e}")
+    return error
+
+
+def check_bytes(what: str, ours: np.ndarray, expected: np.ndarray) -> None:
+    """Checks that uint8 values are the expected ones, given in [0, 1], rounded; a hundredth of a level decides no tie.
+
+    Raises:
+      HCFlowError: one is not.
+    """
+    error = np.abs(ours - 255 * np.clip(expected.astype(np.float64), 0, 1)).max()
+    if ours.dtype != np.uint8 or ours.shape != expected.shape or not error <= 0.51:
+        raise HCFlowError(f"{FAILED}: {what} is off by {error:.2f} of 255 levels before rounding")
+
+
+def check_psnr(what: str, ours: np.ndarray, expected: np.ndarray, hr: np.ndarray, allowed: float) -> float:
+    """Loss of Y-PSNR against hr, dB: that of the model's image minus that of ours, both [1, h, w, 3] and not yet clipped.
+
+    Raises:
+      HCFlowError: it is above `allowed`.
+    """
+    loss = y_psnr(expected, hr) - y_psnr(ours, hr)
+    if not loss <= allowed:
+        raise HCFlowError(f"{FAILED}: {what} loses {loss:.3f} dB of Y-PSNR, allowed {allowed} dB")
+    return loss
+
+
+def y_psnr(image: np.ndarray, hr: np.ndarray) -> float:
+    """PSNR of the luma of two images [1, h, w, 3] in [0, 1], as 8-bit images, dB."""
+    from hcflow_tf.images.images import quantize
+    from hcflow_tf.metrics.luma import rgb_to_y
+    from hcflow_tf.metrics.psnr import psnr
+
+    return psnr(rgb_to_y(quantize(image[0])), rgb_to_y(quantize(hr[0])))
+
+
+def check_runtime(runtime: Runtime, images: Sequence[CheckImage], tolerance: float) -> float:
+    """Compares a runtime's decoder and, where it has one, its encoder with the model; returns the largest error.
+
+    Raises:
+      HCFlowError: an error is above the tolerance.
+    """
+    errors = []
+    for image in images:
+        decoded = runtime.decode(image.lr, image.latents if runtime.latent_channels else ())
+        errors.append(check_equal(f"decode of a {image.name}", decoded, image.decoded, tolerance))
+        if runtime.can_encode:
+            lr, latents = runtime.encode(image.hr)
+            parts = zip((lr, *latents), (image.encoded, *image.encoded_latents), strict=True)
+            errors += [check_equal(f"encode of a {image.name}", ours, expected, tolerance) for ours, expected in parts]
+    return max(errors)

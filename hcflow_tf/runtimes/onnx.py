@@ -1,0 +1,70 @@
+"""Runs an .onnx file made by export/export_onnx.py with ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from hcflow_tf.runtimes.exported import HR, LR, decoder_inputs, encoder_path, latent_names
+from hcflow_tf.runtimes.runtime import Runtime
+from hcflow_tf.support.errors import HCFlowError
+
+
+class OnnxRuntime(Runtime):
+    """A decoder, with the encoder beside it (`encoder_path`) where there is one; either layout."""
+
+    def __init__(self, path: str | os.PathLike):
+        """Opens the file.
+
+        Raises:
+          HCFlowError: it is no such file, or ONNX Runtime is not installed.
+        """
+        path = pathlib.Path(path)
+        self.name = str(path)
+        self._decode = _session(path)
+        self._encode = _session(encoder_path(path)) if encoder_path(path).is_file() else None
+        self.can_encode = self._encode is not None
+        metadata = self._decode.get_modelmeta().custom_metadata_map
+        inputs = {value.name: value.shape for value in self._decode.get_inputs()}
+        try:
+            self.task, self.scale, layout = metadata["task"], int(metadata["scale"]), metadata["layout"]
+            channel = 1 if layout == "nchw" else 3
+            self.latent_channels = tuple(inputs[name][channel] for name in latent_names(len(inputs) - 1))
+        except (KeyError, ValueError, IndexError) as error:
+            raise HCFlowError(f"{path} is not a decoder made by export/export_onnx.py: it lacks {error}") from error
+        self._nchw = layout == "nchw"
+
+    def decode(self, lr: np.ndarray, latents: Sequence[np.ndarray]) -> np.ndarray:
+        """See `Runtime.decode`."""
+        return self._run(self._decode, decoder_inputs(lr, latents))[HR]
+
+    def encode(self, hr: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """See `Runtime.encode`."""
+        if self._encode is None:
+            return super().encode(hr)
+        outputs = self._run(self._encode, {HR: np.asarray(hr, np.float32)})
+        return outputs[LR], [outputs[name] for name in latent_names(len(outputs) - 1)]
+
+    def _run(self, session: object, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        names = [value.name for value in session.get_outputs()]
+        if self._nchw:
+            inputs = {name: value.transpose(0, 3, 1, 2) for name, value in inputs.items()}
+        try:
+            outputs = dict(zip(names, session.run(names, inputs), strict=True))
+        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            raise HCFlowError(f"{self.name} cannot be run: {' '.join(str(error).split())[:200]}") from error
+        return {name: value.transpose(0, 2, 3, 1) for name, value in outputs.items()} if self._nchw else outputs
+
+
+def _session(path: pathlib.Path) -> object:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise HCFlowError(f"{path}: needs ONNX Runtime: pip install onnxruntime") from error
+    try:
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base class
+        raise HCFlowError(f"{path} is not a readable .onnx file: {' '.join(str(error).split())[:200]}") from error

@@ -1,0 +1,127 @@
+"""Writes an .onnx file: the decoder; for rescaling models also the encoder, NAME_encoder.onnx.
+
+Inputs lr [B, h, w, 3] (or [B, 3, h, w]) float32 RGB in [0, 1] and latents_1 to latents_L, already scaled by the
+temperature; output hr, not clipped. Batch, height and width are free. The metadata say scale, task, layout, colour
+order, value range and version.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import tempfile
+from typing import TYPE_CHECKING
+
+import hcflow_tf
+from hcflow_tf.runtimes import export_frame as frame
+from hcflow_tf.support.errors import HCFlowError, UsageError
+from hcflow_tf.support.files import write_atomically
+
+if TYPE_CHECKING:
+    import onnx
+    import tensorflow as tf
+
+    from hcflow_tf.models.folded import InferenceModel
+
+TOLERANCE = 1e-4
+"""Largest error as a share of the largest value."""
+
+OPSETS = range(13, 19)
+"""Those that tf2onnx writes and that have every operation; 13 is from 2020."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    frame.add_arguments(parser, "file to write, NAME.onnx")
+    parser.add_argument("--opset", type=int, choices=OPSETS, default=OPSETS[-1], help="ONNX operator set (default 18)")
+    parser.add_argument("--layout", choices=("nhwc", "nchw"), default="nhwc", help="of images and latents (default nhwc)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Exports, checks, writes."""
+    if args.output.suffix != ".onnx":
+        raise UsageError(f"--output {args.output}: the name must end in .onnx")
+    model = frame.load(args)
+
+    from hcflow_tf.models.folded import InferenceModel
+    from hcflow_tf.runtimes.onnx import OnnxRuntime
+    from hcflow_tf.runtimes.tensor_functions import decoder, encoder
+
+    target, *encoder_target = frame.decoder_files(args, model)
+    folded = InferenceModel(model)
+    contents = {target: convert(decoder(folded, None, latents=True), folded, args).SerializeToString()}
+    for path in encoder_target:
+        contents[path] = convert(encoder(folded, None), folded, args).SerializeToString()
+    with tempfile.TemporaryDirectory(prefix="hcflow-") as folder:
+        for path, content in contents.items():
+            (pathlib.Path(folder) / path.name).write_bytes(content)
+        runtime = OnnxRuntime(pathlib.Path(folder) / args.output.name)
+        error = frame.check_runtime(runtime, list(frame.check_images(model)), TOLERANCE)
+    print(f"largest error: {error:.1e} of the largest value")
+    for path, content in contents.items():
+        write_atomically(path, content)
+        print(f"{path}: {len(content) / 2**20:.1f} MiB")
+
+
+def convert(
+    function: tf.types.experimental.ConcreteFunction, folded: InferenceModel, args: argparse.Namespace
+) -> onnx.ModelProto:
+    """The function as an ONNX model that passes the full check.
+
+    Raises:
+      HCFlowError: tf2onnx is not installed, or the model does not pass.
+    """
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    try:
+        import onnx
+        import tf2onnx
+    except ImportError as error:
+        raise HCFlowError(f"needs {error.name}: pip install hcflow_tf[export]") from error
+    frozen = convert_variables_to_constants_v2(function)
+    inputs = {tensor.name: tensor.name.split(":")[0] for tensor in frozen.inputs}
+    outputs = dict(zip((tensor.name for tensor in frozen.outputs), sorted(function.structured_outputs), strict=True))
+    nchw = args.layout == "nchw"
+    file, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(),
+        input_names=list(inputs),
+        output_names=list(outputs),
+        opset=args.opset,
+        inputs_as_nchw=list(inputs) if nchw else None,
+        outputs_as_nchw=list(outputs) if nchw else None,
+        tensors_to_rename={**inputs, **outputs},
+    )
+    name_dimensions(file, folded, nchw=nchw)
+    onnx.helper.set_model_props(file, metadata(folded, args.layout))
+    file.producer_name, file.producer_version = "hcflow_tf", hcflow_tf.__version__
+    file = onnx.shape_inference.infer_shapes(file, strict_mode=True)
+    try:
+        onnx.checker.check_model(file, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise HCFlowError(f"{frame.FAILED}: {' '.join(str(error).split())[:300]}") from error
+    return file
+
+
+def metadata(folded: InferenceModel, layout: str) -> dict[str, str]:
+    """What a program must know to use the file."""
+    return {
+        "hcflow_tf_version": hcflow_tf.__version__,
+        "task": folded.task,
+        "scale": str(folded.scale),
+        "layout": layout,
+        "color_order": "RGB",
+        "value_range": "[0, 1]; hr is not clipped",
+        "latents": "standard normal times the temperature; zeros for temperature 0",
+    }
+
+
+def name_dimensions(file: onnx.ModelProto, folded: InferenceModel, *, nchw: bool) -> None:
+    """Names the free dimensions batch, height, width and their multiples, such as height_x2, in LR pixels."""
+    levels = len(folded.latent_channels)
+    factors = {"lr": 1, "hr": folded.scale, **{f"latents_{level}": 2 ** (levels - level) for level in range(1, levels + 1)}}
+    for value in (*file.graph.input, *file.graph.output):
+        suffix = "" if factors[value.name] == 1 else f"_x{factors[value.name]}"
+        names = ["batch", f"height{suffix}", f"width{suffix}"]
+        dimensions = value.type.tensor_type.shape.dim
+        for position, name in zip((0, 2, 3) if nchw else (0, 1, 2), names, strict=True):
+            dimensions[position].dim_param = name

@@ -1,0 +1,126 @@
+"""The functions that a SavedModel serves, over the inference form of a model."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from hcflow_tf.models.folded import InferenceModel
+from hcflow_tf.runtimes.exported import HR, LR, latent_names
+
+IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8)
+FLOATS = tf.TensorSpec([None, None, None, 3], tf.float32)
+STRINGS = tf.TensorSpec([None], tf.string)
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+class ServingModule(tf.Module):
+    """Every function takes and returns a leading batch dimension; an image's result depends on nothing else in its batch."""
+
+    def __init__(self, folded: InferenceModel, max_pixels: int):
+        """Args: max_pixels, of an LR image; larger ones are refused (HR images: scale^2 times this)."""
+        super().__init__(name="hcflow")
+        self._folded, self._max_pixels = folded, max_pixels
+
+    def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
+        """The functions by signature name."""
+        levels = range(len(self._folded.latent_channels))
+        latents = {
+            name: tf.TensorSpec([None, None, None, self._folded.latent_channels[level]], tf.float32, name)
+            for level, name in zip(levels, latent_names(len(levels)), strict=True)
+        }
+        functions = {
+            "upscale": _concrete(self._upscale, image=IMAGES),
+            "sample": _concrete(
+                self._sample,
+                image=IMAGES,
+                temperature=tf.TensorSpec([None], tf.float32),
+                seed=tf.TensorSpec([None], tf.int64),
+            ),
+            "upscale_bytes": _concrete(self._upscale_bytes, image_bytes=STRINGS),
+            "encode": _concrete(self._encode, hr=FLOATS),
+            "decode": _concrete(self._decode, lr=FLOATS, **latents),
+            "log_prob": _concrete(self._log_prob, hr=FLOATS, lr=FLOATS),
+        }
+        if self._folded.task == "rescaling":
+            functions["downscale"] = _concrete(self._downscale, image=IMAGES)
+            functions["downscale_bytes"] = _concrete(self._downscale_bytes, image_bytes=STRINGS)
+        return {"serving_default": functions["upscale"], **functions}
+
+    def _upscale(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.control_dependencies([self._check_size(tf.shape(image)[1:3], 1)]):
+            return {"image": _to_bytes(self._folded.decode(_to_float(image)))}
+
+    def _sample(self, image: tf.Tensor, temperature: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.control_dependencies([self._check_size(tf.shape(image)[1:3], 1)]):
+            return {"image": _to_bytes(self._folded.sample(_to_float(image), temperature, seed))}
+
+    def _downscale(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
+        scale = self._folded.scale
+        with tf.control_dependencies([self._check_size(tf.shape(image)[1:3], scale)]):
+            missing = -tf.shape(image)[1:3] % scale
+            image = tf.pad(image, [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]], "SYMMETRIC")
+            return {"image": _to_bytes(self._folded.encode(_to_float(image))[0])}
+
+    def _upscale_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._each(image_bytes, self._upscale, 1)
+
+    def _downscale_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._each(image_bytes, self._downscale, self._folded.scale)
+
+    def _encode(self, hr: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.control_dependencies([self._check_size(tf.shape(hr)[1:3], self._folded.scale)]):
+            lr, latents = self._folded.encode(hr)
+            return {LR: lr, **dict(zip(latent_names(len(latents)), latents, strict=True))}
+
+    def _decode(self, lr: tf.Tensor, **latents: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.control_dependencies([self._check_size(tf.shape(lr)[1:3], 1)]):
+            return {HR: self._folded.decode(lr, [latents[name] for name in latent_names(len(latents))])}
+
+    def _log_prob(self, hr: tf.Tensor, lr: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.control_dependencies([self._check_size(tf.shape(hr)[1:3], self._folded.scale)]):
+            return {"log_prob": self._folded.log_prob(hr, lr)}
+
+    def _each(self, image_bytes: tf.Tensor, function: object, scale: int) -> dict[str, tf.Tensor]:
+        """Decodes, maps and encodes one image after the other: they need not have one size."""
+
+        def run(data: tf.Tensor) -> tf.Tensor:
+            # The header is read first, so that a small file cannot ask for a huge image.
+            with tf.control_dependencies([self._check_size(_stated_size(data), scale)]):
+                image = tf.io.decode_image(data, channels=3, expand_animations=False)
+            image = tf.ensure_shape(image, [None, None, 3])
+            return tf.io.encode_png(function(image[None])["image"][0])
+
+        images = tf.map_fn(run, image_bytes, fn_output_signature=tf.TensorSpec([], tf.string), parallel_iterations=1)
+        return {"image_bytes": images}
+
+    def _check_size(self, size: tf.Tensor, scale: int) -> tf.Operation:
+        """Fails with INVALID_ARGUMENT if an image of this height and width is too large, or empty."""
+        limit, pixels = self._max_pixels * scale**2, tf.reduce_prod(tf.cast(size, tf.int64))
+        message = f"the image must have 1 to {limit} pixels (tile larger ones)"
+        return tf.debugging.Assert((pixels > 0) & (pixels <= limit), [message, "height and width:", size])
+
+
+def _concrete(function: object, **specs: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
+    named = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in specs.items()}
+    return tf.function(function, autograph=False).get_concrete_function(**named)
+
+
+def _stated_size(data: tf.Tensor) -> tf.Tensor:
+    """Height and width that a PNG or JPEG file's header states; fails with INVALID_ARGUMENT for other data."""
+    is_png = tf.equal(tf.strings.substr(data, 0, 8), PNG_SIGNATURE) & (tf.strings.length(data) >= 24)
+    known = tf.debugging.Assert(is_png | tf.io.is_jpeg(data), ["not a PNG or JPEG file"])
+
+    def png() -> tf.Tensor:
+        return tf.reverse(tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False), [0])
+
+    with tf.control_dependencies([known]):
+        return tf.cond(is_png, png, lambda: tf.io.extract_jpeg_shape(data)[:2])
+
+
+def _to_float(image: tf.Tensor) -> tf.Tensor:
+    return tf.cast(image, tf.float32) / 255.0
+
+
+def _to_bytes(image: tf.Tensor) -> tf.Tensor:
+    """[0, 1] to uint8, clipped and rounded half up, as the commands do."""
+    return tf.cast(tf.floor(tf.clip_by_value(image, 0.0, 1.0) * 255.0 + 0.5), tf.uint8)

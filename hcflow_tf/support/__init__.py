@@ -1,0 +1,1 @@
+"""Files, errors, quiet start, command frame."""

@@ -1,0 +1,1 @@
+"""Model directories, shipped models, downloads, the names in released files."""

@@ -1,0 +1,60 @@
+"""The models that ship with the package: `shipped_models/NAME/` with config.yaml, weights.npz and about.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.support.files import write_atomically
+from hcflow_tf.weights.download import digest
+
+DIRECTORY = pathlib.Path(__file__).parent / "shipped_models"
+ABOUT_FILE = "about.json"
+"""Version of the model, and the SHA-256 of its files."""
+
+DEFAULT_MODEL = {"super_resolution": "sr-x4-compact", "rescaling": "rescale-x4-compact"}
+"""What `hcflow upscale` and `hcflow downscale` take without --model."""
+
+
+def list_models() -> list[str]:
+    """The names of the shipped models, for `load_model` and --model."""
+    return sorted(entry.parent.name for entry in DIRECTORY.glob(f"*/{ABOUT_FILE}"))
+
+
+def shipped_model(name: str | os.PathLike) -> pathlib.Path | None:
+    """The directory of the shipped model of that name; None if there is none.
+
+    Raises:
+      HCFlowError: its files are not those that were shipped.
+    """
+    if str(name) not in list_models():
+        return None
+    directory = DIRECTORY / name
+    expected = json.loads((directory / ABOUT_FILE).read_text(encoding="utf-8"))["sha256"]
+    for file, sha256 in expected.items():
+        if not (directory / file).is_file() or digest(directory / file) != sha256:
+            raise HCFlowError(f"{directory / file} is not the file that was shipped (SHA-256); install hcflow_tf again")
+    return directory
+
+
+def ship(run: str | os.PathLike, name: str, version: str) -> pathlib.Path:
+    """Makes the best model of a run a shipped one, for maintainers; see CONTRIBUTING.md.
+
+    Args:
+      run: its directory.
+      name: of the model, such as sr-x4-compact.
+      version: of the model, raised whenever its weights change.
+
+    Returns:
+      The directory in the package.
+    """
+    from hcflow_tf.weights.store import CONFIG_FILE, WEIGHTS_FILE, load_model, save_model
+
+    directory = DIRECTORY / name
+    save_model(load_model(run), directory)  # of the config only the model: the rest names folders of the training machine
+    files = {file: digest(directory / file) for file in (CONFIG_FILE, WEIGHTS_FILE)}
+    about = {"name": name, "version": version, "sha256": files}
+    write_atomically(directory / ABOUT_FILE, (json.dumps(about, indent=1) + "\n").encode())
+    return directory
