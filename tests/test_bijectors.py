@@ -97,6 +97,9 @@ TABLE: dict[str, Callable[[str], Case]] = {
     "low_frequency_shift": lambda d: Case(d, fb.LowFrequencyShiftCoupling(network(4, 3, d, 17)), (4, 2, 7)),
     "gaussian": lambda d: Case(d, fb.ConditionalGaussian(network(3, 8, d, 18), bounded=False), (4, 2, 4), 3),
     "gaussian_bounded": lambda d: Case(d, fb.ConditionalGaussian(network(3, 8, d, 18), bounded=True), (4, 2, 4), 3),
+    "gaussian_bounded_above": lambda d: Case(
+        d, fb.ConditionalGaussian(network(3, 8, d, 18), bounded=False, log_std_bound=0.5), (4, 2, 4), 3
+    ),
     "flow_step": lambda d: Case(
         d, fb.FlowStep([actnorm(4, d), convolution(4, d), fb.AffineCoupling(network(2, 4, d, 19))]), (4, 2, 4)
     ),
@@ -188,6 +191,18 @@ def test_float32_log_det(name):
     wide = {key: tf.cast(value, tf.float64) for key, value in conditions.items()}
     _, expected = reference.bijector.forward_and_log_det(tf.cast(x, tf.float64), **wide)
     assert np.abs(np.asarray(log_det) - expected).max() <= LOG_DET_FLOAT32 * np.prod(case.shape)
+
+
+def test_log_std_has_a_bound_above_only():
+    raw = tf.reshape(tf.constant([-50.0, -5.0, 0.5, 2.0, 20.0, 1e6], tf.float64), [6, 1, 1, 1])
+    gaussian = fb.ConditionalGaussian(
+        lambda condition: tf.concat([tf.zeros_like(condition), condition], -1), bounded=False, log_std_bound=0.5
+    )
+    deviation = gaussian.inverse(tf.ones_like(raw), condition=raw)
+    log_std = np.log(deviation).ravel()
+    np.testing.assert_allclose(log_std, 0.5 - np.logaddexp(0, 0.5 - np.ravel(raw)), atol=1e-12)
+    assert log_std[0] == pytest.approx(-50) and log_std[1] == pytest.approx(-5, abs=0.01)
+    assert np.all(np.diff(log_std) > 0) and log_std[-1] <= 0.5
 
 
 def test_squeeze_orders_channels_slowest_first():

@@ -14,6 +14,7 @@ from hcflow_tf.data import cache as cache_module
 from hcflow_tf.data import samples
 from hcflow_tf.data.cache import DiskCache, MemoryCache, NoCache
 from hcflow_tf.data.dataset import TrainingData, validation_pairs
+from hcflow_tf.data.graphics import KINDS, Graphics, draw
 from hcflow_tf.data.pairs import Pair, fit_to_scale, load_pair
 from hcflow_tf.data.resize import imresize
 from hcflow_tf.data.scan import scan
@@ -138,6 +139,35 @@ def test_the_draw_never_changes_between_releases(config):
     assert [data._order(epoch).tolist() for epoch in range(2)] == [[3, 2, 1, 0, 4], [4, 3, 1, 0, 2]]
     sums = [int(data.example(index)[0].astype(np.int64).sum()) for index in (0, 7, 123_456_789_012)]
     assert sums == [94499, 95965, 96052]
+
+
+# ---- generated graphics
+
+
+def test_graphics_take_their_share_and_leave_the_photographs_alone(config):
+    plain, mixed, again = (TrainingData(config(graphics_share=share)) for share in (0.0, 0.3, 0.3))
+    changed = 0
+    for index in range(400):
+        hr, lr = mixed.example(index)
+        np.testing.assert_array_equal(hr, again.example(index)[0])
+        np.testing.assert_array_equal(lr, again.example(index)[1])
+        changed += not np.array_equal(hr, plain.example(index)[0])
+    assert 84 <= changed <= 156  # 120 expected, standard deviation 9.2
+
+
+def test_graphics_are_aligned_pictures_of_every_kind():
+    one, same, other = Graphics(0, 20, SCALE, 24), Graphics(0, 20, SCALE, 24), Graphics(1, 20, SCALE, 24)
+    assert len(one) == 24
+    for index in range(24):
+        hr, lr = one.get(index)
+        assert hr.dtype == lr.dtype == np.uint8 and hr.shape == (192, 192, 3) and lr.shape == (48, 48, 3)
+        np.testing.assert_array_equal(lr, imresize(hr, 1 / SCALE))
+        np.testing.assert_array_equal(hr, same.get(index)[0])
+    assert sum(not np.array_equal(one.get(i)[0], other.get(i)[0]) for i in range(24)) == 24
+    flat = [draw(np.random.default_rng(seed), 96, KINDS[5]) for seed in range(40)]
+    assert any(np.ptp(picture, axis=(0, 1)).max() == 0 for picture in flat)
+    assert {0, 255} <= set(np.concatenate(flat).ravel().tolist())
+    assert Graphics(0, 258, SCALE, 1).get(0)[0].shape == (260, 260, 3)
 
 
 # ---- resuming

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from tiny import photograph
+from tiny import photograph, tiny_model
 from training_runs import RESCALING, batch, make_config, make_step, run_steps
 
 from hcflow_tf import losses
@@ -17,10 +17,11 @@ from hcflow_tf.images.images import write_image
 from hcflow_tf.models.hcflow import HCFlow
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.training import loop
+from hcflow_tf.training.growth import grow, obstacles
 from hcflow_tf.training.loop import train
 from hcflow_tf.training.step import decay, update_terms
 from hcflow_tf.training.strategy import make_strategy
-from hcflow_tf.weights.store import load_model, save_model
+from hcflow_tf.weights.store import assign_weights, load_model, save_model
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,16 @@ def test_learning_rate_follows_a_cosine():
     assert [decay(optimizer, step, 30) for step in (0, 10, 15, 20, 30)] == pytest.approx([0.5, 0.75, 0.5, 0.25, 0])
     with pytest.raises(UsageError, match=r"optimizer.cosine: the learning rate is halved at given steps already"):
         make_config("optimizer.cosine=true", "optimizer.halve_at=[2]")
+
+
+def test_lr_error_with_weighted_colour_differences():
+    rng = np.random.default_rng(0)
+    a, b = (tf.constant(rng.random((2, 4, 5, 3))) for _ in range(2))
+    np.testing.assert_allclose(losses.lr_l2(a, b), losses.l2(a, b), rtol=1e-12)
+    gray = b + 0.1  # an error without colour weighs the same with any weight
+    np.testing.assert_allclose(losses.lr_l2(gray, b, 4.0), [0.01, 0.01], rtol=1e-12)
+    coloured = b + tf.constant([0.114, 0.0, -0.299], tf.float64)  # one without luma weighs the square
+    np.testing.assert_allclose(losses.lr_l2(coloured, b, 4.0), 16 * losses.l2(coloured, b), rtol=1e-12)
 
 
 def test_rounding_is_straight_through():
@@ -196,9 +207,32 @@ def test_fine_tuning_starts_from_another_model(tmp_path, photos, monkeypatch):
     train(tune, tmp_path / "run", devices="cpu")
     for ours, theirs in zip(load_model(tmp_path / "run").weights, start.weights, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-7)
-    other = make_config(*photos, f"training.start_from={tmp_path / 'start'}", "model.main_width=8")
-    with pytest.raises(HCFlowError, match=r"training.start_from: .* is another kind of model \(model.main_width\)"):
+    other = make_config(*photos, f"training.start_from={tmp_path / 'start'}", "model.rrdb_features=8", "model.main_width=3")
+    with pytest.raises(HCFlowError, match=r"another kind of model or a larger one \(model.rrdb_features, model.main_width\)"):
         train(other, tmp_path / "other", devices="cpu")
+
+
+@pytest.mark.parametrize("task", ["super_resolution", "rescaling"])
+def test_larger_model_starts_as_the_smaller_one(task):
+    small = tiny_model(task)
+    larger = {"main_steps": 4, "conditional_steps": 3, "main_width": 9, "conditional_width": 8, "rrdb_blocks": (2, 3)}
+    config = small.config.model_copy(update={**larger, "rrdb_growth": 5})
+    assert obstacles(small.config, config) == []
+    assert set(obstacles(config, small.config)) == {*larger, "rrdb_growth"}
+    large = HCFlow(config)
+    weights, initial = ({name: np.asarray(w) for name, w in model.named_weights().items()} for model in (small, large))
+    assign_weights(large, grow(weights, initial, small.config, config), source="test")
+    hr = np.random.default_rng(0).random((1, 16, 16, 3), np.float32)
+    for ours, expected in zip(large(hr), small(hr), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4)
+    # Nothing of what was added may be cut off: every weight gets a gradient, if not at once, then after a step.
+    for _ in range(3):
+        with tf.GradientTape() as tape:
+            loss = tf.add_n([tf.reduce_mean(tf.square(part - 0.3)) for part in large(hr)])
+        gradients = tape.gradient(loss, large.trainable_variables)
+        for variable, gradient in zip(large.trainable_variables, gradients, strict=True):
+            variable.assign_sub(0.01 * gradient)
+    assert not [variable.path for variable, gradient in zip(large.weights, gradients, strict=True) if not np.any(gradient)]
 
 
 def test_mixed_precision_keeps_the_flow_exact():

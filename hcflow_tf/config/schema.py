@@ -67,6 +67,9 @@ class ModelConfig(_Section):
     """RRDB blocks in trunk A and trunk B of each level's feature extractor."""
     rrdb_features: Channels = 64
     rrdb_growth: Channels = 32
+    log_std_bound: Real | None = None
+    """Super-resolution: smooth upper bound of the log standard deviations of the latent path; None, as in the released
+    weights, leaves them free, and a sample of a picture unlike the training images may then overflow."""
 
     @property
     def levels(self) -> int:
@@ -101,6 +104,8 @@ class DataConfig(_Section):
     """At most this many validation images are used, the first by name."""
     sample_photographs: Switch = False
     """Use the photographs that scikit-image ships instead of folders (quickstart)."""
+    graphics_share: Fraction = 0.0
+    """Share of the training crops that come from generated graphics: text, interfaces, charts, pixel art, flat colours."""
     crop_size: Positive = 160
     """HR pixels; divisible by the scale."""
     flip: Switch = True
@@ -124,6 +129,8 @@ class LossConfig(_Section):
     """Temperature of the image that the pixel loss sees: 0 for HCFlow+, 1 for rescaling."""
     lr: Weight = 0.0
     """L2 between the encoder's LR image and the bicubic one (rescaling)."""
+    lr_chroma: PositiveFloat = 1.0
+    """How much more than the luma the colour differences count in that error, before squaring; 1 is plain L2 of RGB."""
     latent: Weight = 0.0
     """L2 of the latents (rescaling)."""
     perceptual: Weight = 0.0
@@ -166,7 +173,7 @@ class TrainingConfig(_Section):
     """Over all replicas."""
     seed: NonNegative = 0
     start_from: str | None = None
-    """Model directory whose weights to fine-tune."""
+    """Model directory whose weights to fine-tune; a smaller model's are taken up by a larger one that starts as its equal."""
     validate_every: Positive = 5000
     checkpoint_every: Positive = 1000
     log_every: Positive = 100
@@ -195,9 +202,13 @@ class Config(_Section):
 
     @pydantic.model_validator(mode="after")
     def _combinations(self) -> Config:
-        for problem in (*self._data_problems(), *self._loss_problems(), *self._schedule_problems()):
+        for problem in (*self._model_problems(), *self._data_problems(), *self._loss_problems(), *self._schedule_problems()):
             raise ValueError(problem)
         return self
+
+    def _model_problems(self) -> Iterator[str]:
+        if self.model.task == "rescaling" and self.model.log_std_bound is not None:
+            yield "model.log_std_bound: a rescaling model's log standard deviations are bounded already; leave it out"
 
     def _data_problems(self) -> Iterator[str]:
         data, scale = self.data, self.model.scale

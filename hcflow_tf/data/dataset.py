@@ -11,6 +11,7 @@ import numpy as np
 from hcflow_tf.config import Config, ImageFolders
 from hcflow_tf.data import samples
 from hcflow_tf.data.cache import DiskCache, open_cache
+from hcflow_tf.data.graphics import Graphics
 from hcflow_tf.data.pairs import Pair, find_images, load_pair, pair_names
 from hcflow_tf.data.scan import Report, scan
 from hcflow_tf.support.errors import HCFlowError, UsageError
@@ -20,14 +21,15 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 # The first number of every random seed says what the bits are for, so that order and crops are independent.
-_ORDER, _CROP = 0, 1
+_ORDER, _CROP, _GRAPHICS = 0, 1, 2
 
 
 class TrainingData:
     """The training images of a config: scanned and decoded on construction, then cropped at random.
 
-    Every epoch passes through the images once, in an order drawn from (seed, epoch), and takes one crop from each. The
-    random bits are those of numpy's SeedSequence and PCG64, whose streams numpy promises never to change.
+    Every epoch passes through the images once, in an order drawn from (seed, epoch), and takes one crop from each; with
+    `data.graphics_share`, that share of the examples is a crop of generated graphics instead. The random bits are those of
+    numpy's SeedSequence and PCG64, whose streams numpy promises never to change.
 
     Attributes:
       report: what the scan found; `report.lines()` is text for the log.
@@ -53,6 +55,7 @@ class TrainingData:
             show_progress=show_progress,
         )
         self._pairs = self.report.good
+        self._graphics = Graphics(self._seed, self._data.crop_size, self._scale) if self._data.graphics_share else None
         self._order = functools.lru_cache(maxsize=4)(self._draw_order)
 
     @property
@@ -75,7 +78,11 @@ class TrainingData:
           HCFlowError: an image that was readable at the scan no longer is.
         """
         epoch, position = divmod(int(index), len(self._pairs))
-        hr, lr = self._cache.get(self._pairs[self._order(epoch)[position]])
+        chance, which = np.random.SeedSequence((self._seed, _GRAPHICS, int(index))).generate_state(2, np.uint32).tolist()
+        if self._graphics and chance < self._data.graphics_share * 2**32:
+            hr, lr = self._graphics.get(which % len(self._graphics))
+        else:
+            hr, lr = self._cache.get(self._pairs[self._order(epoch)[position]])
         row, column, orientation = np.random.SeedSequence((self._seed, _CROP, int(index))).generate_state(3, np.uint32).tolist()
         size = self._data.crop_size // self._scale
         top = row * (lr.shape[0] - size + 1) >> 32

@@ -7,6 +7,9 @@ import tensorflow as tf
 from hcflow_tf.bijectors import HierarchicalFlow
 from hcflow_tf.models.hcflow import LR_LOG_STD, gaussian_log_prob, latent_log_prob
 
+_LUMA = (0.299, 0.587, 0.114)
+"""Y of RGB by ITU-R BT.601."""
+
 
 def round_straight_through(image: tf.Tensor) -> tf.Tensor:
     """Clips to [0, 1] and rounds to 8 bits; the gradient is that of the identity."""
@@ -37,6 +40,16 @@ def l1(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
 def l2(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
     """Mean squared difference of each image."""
     return _mean_per_image(tf.square(a - b))
+
+
+def lr_l2(encoded: tf.Tensor, lr: tf.Tensor, chroma: float = 1.0) -> tf.Tensor:
+    """Mean squared difference of each image whose colour differences R - Y, G - Y and B - Y are weighted by `chroma` first.
+
+    A coloured speckle of a gray picture's LR image shows more than the same error in all channels; chroma = 1 is `l2`.
+    """
+    error = encoded - lr
+    luma = tf.reduce_sum(error * tf.constant(_LUMA, error.dtype), axis=-1, keepdims=True)
+    return _mean_per_image(tf.square(luma + chroma * (error - luma)))
 
 
 def latent_l2(latents: list[tf.Tensor]) -> tf.Tensor:

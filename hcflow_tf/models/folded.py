@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hcflow_tf.config import ModelConfig
 from hcflow_tf.models import folding
 from hcflow_tf.models.folded_layers import (
     ATAN_FACTOR,
@@ -83,7 +84,7 @@ class InferenceModel(tf.Module):
         self._dtype = tf.as_dtype(model.variable_dtype)
         self._levels, channels = [], 3
         for index, weights in enumerate(model.levels):
-            self._levels.append(_Level(weights, index + 1, channels, self.task == "rescaling", atan, self._dtype))
+            self._levels.append(_Level(weights, index + 1, channels, model.config, atan, self._dtype))
             channels = weights.image_channels
         self._compiled_decode = tf.function(self._decode, autograph=False, reduce_retracing=True)
         self._compiled_encode = tf.function(self._encode, autograph=False, reduce_retracing=True)
@@ -151,8 +152,9 @@ class InferenceModel(tf.Module):
 class _Level(tf.Module):
     """One level: its image path, its condition and its latent path."""
 
-    def __init__(self, weights: keras.layers.Layer, number: int, channels: int, rescaling: bool, atan: Atan, dtype: tf.DType):
+    def __init__(self, weights: keras.layers.Layer, number: int, channels: int, config: ModelConfig, atan: Atan, dtype: tf.DType):
         """Args: number, l; channels, of the image before this level's squeeze."""
+        rescaling = config.task == "rescaling"
         super().__init__(name=f"level_{number}")
         self._image_channels = weights.image_channels
         linears = [folding.linear(step) for step in weights.main_steps]
@@ -172,7 +174,7 @@ class _Level(tf.Module):
         if networks:
             parts = zip(*(network.condition_affine for network in networks), strict=True)
             self._shared = Conv(tuple(np.concatenate(part, axis=-1) for part in parts), dtype)
-        self._gaussian = Gaussian(weights.gaussian, atan if rescaling else None, dtype)
+        self._gaussian = Gaussian(weights.gaussian, atan if rescaling else None, config.log_std_bound, dtype)
 
     def condition(self, image: tf.Tensor, conditions: Sequence[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """The condition c_l and what it adds to the first layer of each conditional step.

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from hcflow_tf.bijectors.base import pixel_count, sum_per_image
+from hcflow_tf.bijectors.conditional_gaussian import bounded_above
 from hcflow_tf.bijectors.coupling import BOUND
 from hcflow_tf.models import folding
 from hcflow_tf.networks import coupling, feature_extractor
@@ -192,14 +193,14 @@ class Step(tf.Module):
 class Gaussian(tf.Module):
     """The last layer of the latent path."""
 
-    def __init__(self, network: ScaledConv, atan: Atan | None, dtype: tf.DType):
-        """Args: atan, None where the log standard deviation is not bounded."""
+    def __init__(self, network: ScaledConv, atan: Atan | None, log_std_bound: float | None, dtype: tf.DType):
+        """Args: atan, None where it does not bound the log standard deviation; log_std_bound, of its own in that case."""
         super().__init__()
         kernel, bias = folding.halves(folding.scaled(network), ATAN_FACTOR if atan else 1.0)
         half = len(bias) // 2
         self._mean = Conv((kernel[..., :half], bias[:half]), dtype)
         self._raw = Conv((kernel[..., half:], bias[half:]), dtype)
-        self._atan = atan
+        self._atan, self._log_std_bound = atan, log_std_bound
 
     def forward(self, detail: tf.Tensor, condition: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns z_l and the log-determinant, [batch], of a_l and c_l."""
@@ -214,4 +215,6 @@ class Gaussian(tf.Module):
 
     def _log_std(self, condition: tf.Tensor) -> tf.Tensor:
         raw = self._raw(condition)
-        return BOUND * self._atan(raw) if self._atan else raw
+        if self._atan:
+            return BOUND * self._atan(raw)
+        return raw if self._log_std_bound is None else bounded_above(raw, self._log_std_bound)

@@ -50,7 +50,7 @@ def _flow_level(config: ModelConfig, weights: LevelWeights) -> bijectors.FlowLev
             bijectors.ConditionalFlowStep(_linear_layers(step), bijectors.ConditionalAffineCoupling(step.network))
             for step in weights.conditional_steps
         ],
-        gaussian=bijectors.ConditionalGaussian(weights.gaussian, bounded=rescaling),
+        gaussian=bijectors.ConditionalGaussian(weights.gaussian, bounded=rescaling, log_std_bound=config.log_std_bound),
     )
 
 

@@ -18,12 +18,13 @@ from hcflow_tf.data.dataset import TrainingData, validation_pairs
 from hcflow_tf.models.hcflow import HCFlow
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.training.checkpoint import State
+from hcflow_tf.training.growth import grow, obstacles
 from hcflow_tf.training.run_directory import RunDirectory
 from hcflow_tf.training.step import TrainingStep
 from hcflow_tf.training.stop_signals import stop_signals
 from hcflow_tf.training.strategy import check_batch_size, is_chief, make_strategy, sum_over_workers, worker_count
 from hcflow_tf.training.validation import Pair, validate
-from hcflow_tf.weights.store import CONFIG_FILE, WEIGHTS_FILE, assign_weights, find_model, read_weights
+from hcflow_tf.weights.store import CONFIG_FILE, WEIGHTS_FILE, assign_weights, check_fits, find_model, read_weights
 
 
 @dataclasses.dataclass
@@ -177,10 +178,14 @@ def _initialise(training_step: TrainingStep, data: TrainingData) -> None:
 def _load_start(model: HCFlow, config: Config) -> None:
     directory = find_model(config.training.start_from)
     other = load_config(directory / CONFIG_FILE).model
-    if other != config.model:
-        keys = [key for key, value in config.model.model_dump().items() if getattr(other, key) != value]
-        raise HCFlowError(f"training.start_from: {directory} is another kind of model (model.{', model.'.join(keys)})")
-    assign_weights(model, read_weights(directory / WEIGHTS_FILE), source=directory)
+    if keys := obstacles(other, config.model):
+        raise HCFlowError(
+            f"training.start_from: {directory} is another kind of model or a larger one (model.{', model.'.join(keys)})"
+        )
+    weights = read_weights(directory / WEIGHTS_FILE)
+    check_fits(weights, other, source=directory)
+    initial = {name: np.asarray(variable) for name, variable in model.named_weights().items()}
+    assign_weights(model, grow(weights, initial, other, config.model), source=directory)
 
 
 def _check_agreement(strategy: tf.distribute.Strategy, step: int, path: pathlib.Path) -> None:

@@ -180,7 +180,7 @@ class TrainingStep:
             (encoded, *latents), _ = flow.forward_and_log_det(hr)
             source = losses.round_straight_through(encoded)
             if "lr" in terms:
-                result["lr"] = losses.l2(encoded, lr)
+                result["lr"] = losses.lr_l2(encoded, lr, config.lr_chroma)
             if "latent" in terms:
                 result["latent"] = losses.latent_l2(latents)
         if "pixel" in terms:

@@ -1,0 +1,80 @@
+"""Starting a larger model from a smaller one's weights, so that it computes the same function at first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from hcflow_tf.config import ModelConfig
+from hcflow_tf.networks.feature_extractor import RESIDUAL_SCALE
+
+Weights = Mapping[str, np.ndarray]
+
+_GROWING = ("main_steps", "conditional_steps", "main_width", "conditional_width", "rrdb_blocks", "rrdb_growth")
+
+
+def obstacles(old: ModelConfig, new: ModelConfig) -> list[str]:
+    """The keys in which a model `new` is not a larger `old`; empty if `grow` can make it."""
+    fixed = [key for key in ("task", "scale", "rrdb_features") if getattr(old, key) != getattr(new, key)]
+    shrinking = [key for key in _GROWING if np.any(np.less(getattr(new, key), getattr(old, key)))]
+    return fixed + shrinking
+
+
+def grow(weights: Weights, initial: Weights, old: ModelConfig, new: ModelConfig) -> dict[str, np.ndarray]:
+    """The weights of a model `new` that computes what `old` does with `weights`.
+
+    Added channels start at their initial values, and what reads them for the old channels at 0; added flow steps and RRDBs
+    start as the identity. The bound of the log standard deviations may differ: then the function does, too, in that.
+
+    Args:
+      weights: of the old model, by name.
+      initial: fresh weights of the new model, by name.
+      old: hyperparameters of the old model.
+      new: hyperparameters of the new model, without `obstacles`.
+    """
+    return {
+        name: _widened(name, weights[name], fresh, old, new) if name in weights else _of_identity(name, fresh)
+        for name, fresh in initial.items()
+    }
+
+
+def _of_identity(name: str, fresh: np.ndarray) -> np.ndarray:
+    """A weight of an added flow step, whose coupling is 0 as it is, or of an added RRDB."""
+    if name.endswith("/matrix"):
+        return np.eye(len(fresh), dtype=fresh.dtype)
+    if re.search(r"/trunk_[ab]_\d+/block_[123]/conv_5/kernel$", name):
+        # RRDB(x) = x + 0.2 y: y must be 0. The last block's input is x, and it adds 0.2 times this convolution.
+        kernel = np.zeros_like(fresh)
+        if "/block_3/" in name:
+            kernel[1, 1, : fresh.shape[3]] = -np.eye(fresh.shape[3]) / RESIDUAL_SCALE
+        return kernel
+    return fresh
+
+
+def _widened(name: str, weight: np.ndarray, fresh: np.ndarray, old: ModelConfig, new: ModelConfig) -> np.ndarray:
+    if weight.shape == fresh.shape:
+        return weight
+    result = fresh.copy()
+    outputs = np.arange(weight.shape[-1])
+    if weight.ndim == 1:
+        result[outputs] = weight
+        return result
+    inputs = _old_inputs(name, weight.shape[2], old, new)
+    result[..., outputs] = 0
+    result[:, :, inputs[:, None], outputs] = weight
+    return result
+
+
+def _old_inputs(name: str, count: int, old: ModelConfig, new: ModelConfig) -> np.ndarray:
+    """Where the old inputs of a convolution are among the new ones: a dense block's are x and its earlier outputs."""
+    inputs = np.arange(count)
+    if "main_step" not in name and "trunk_" not in name:
+        return inputs
+    if "main_step" in name and old.task == "super_resolution":
+        return inputs
+    key = "rrdb_growth" if "trunk_" in name else "main_width"
+    width, added = getattr(old, key), getattr(new, key) - getattr(old, key)
+    own = count - width * (int(re.search(r"conv_(\d)/kernel$", name).group(1)) - 1)
+    return inputs + added * np.maximum(0, (inputs - own) // width)
