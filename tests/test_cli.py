@@ -117,7 +117,7 @@ def test_the_script_names_the_commands(argv, capsys):
 
 def test_a_reader_that_goes_away_is_no_crash():
     program = (
-        "import sys, types; from hcflow_tf import cli; module = types.ModuleType('hcflow_tf.fake');"
+        "import sys, types; from hcflow_tf.support import cli; module = types.ModuleType('hcflow_tf.fake');"
         "module.add_arguments = lambda parser: None; module.run = lambda args: [print('x' * 100) for _ in range(10000)] and None;"
         "sys.modules['hcflow_tf.fake'] = module; raise SystemExit(cli.execute('fake', []))"
     )

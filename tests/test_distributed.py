@@ -16,8 +16,10 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from training_runs import BASE, batch, distribute, make_step
 
+from hcflow_tf import losses
 from hcflow_tf.config import Config, load_config
 from hcflow_tf.support.errors import UsageError
 from hcflow_tf.training.checkpoint import Checkpoints
@@ -30,6 +32,8 @@ STEPS = 20
 
 # Relative difference of all weights and momenta (Euclidean norm), and of each loss. Sums over a batch are rounded in another
 # order, and Adam amplifies that where a gradient is nearly 0; measured for weights: 2e-7 in float32, 1e-16 in float64.
+# Single precision is compared without the rounding of the LR image to 8 bits: one value that such a difference puts on the
+# other side of a boundary changes the pixel loss of the tiny rescale_x4 by up to 1e-4 (seen on one machine of several).
 TOLERANCE = {"float32": (1e-5, 1e-5), "float64": (1e-12, 1e-12)}
 
 
@@ -75,7 +79,10 @@ def trace(config: Config, devices: str, dtype: str, steps: int) -> tuple[list[di
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("recipe", ["sr_x4", "sr_x4_plus", "rescale_x4"])
-def test_one_and_two_replicas_take_the_same_steps(recipe, dtype):
+def test_one_and_two_replicas_take_the_same_steps(recipe, dtype, monkeypatch):
+    if dtype == "float32":
+        monkeypatch.setattr(losses, "round_straight_through", tf.identity)
+        monkeypatch.setattr(losses.recipes, "round_straight_through", tf.identity)
     assert_same_steps(tiny_recipe(recipe), dtype, STEPS)
 
 
@@ -117,8 +124,6 @@ def test_one_and_two_replicas_take_the_same_adversarial_steps(recipe, keras_floa
 @pytest.mark.parametrize(("activation", "least", "most"), [("leaky_relu", 1e-3, 1e-2), ("silu", 0, 1e-4)])
 def test_single_precision_moves_the_discriminator_over_kinks(activation, least, most, monkeypatch):
     """On one device: rounding changes the sign of a few activations, and so the gradient; measured 4.1e-3 and 2.9e-5."""
-    import tensorflow as tf
-
     from hcflow_tf.losses import adversarial
     from hcflow_tf.networks import discriminator as module
 
@@ -147,8 +152,6 @@ def test_single_precision_moves_the_discriminator_over_kinks(activation, least, 
 
 def test_discriminator_statistics_are_those_of_the_global_batch():
     """BatchNorm over each replica's part alone would see 2 images where one device sees 4."""
-    import tensorflow as tf
-
     from hcflow_tf.networks.discriminator import discriminator
 
     hr = batch(4, 160)[0] * np.array([0.2, 0.5, 1, 2], np.float32)[:, None, None, None]

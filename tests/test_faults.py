@@ -143,7 +143,7 @@ def test_a_run_goes_on_from_a_checkpoint_of_the_first_release(tmp_path, photos, 
 
 # Runs that are killed.
 
-TRAIN = "import sys; from hcflow_tf import cli; sys.exit(cli.execute('train', sys.argv[1:]))"
+TRAIN = "import sys; from hcflow_tf.support import cli; sys.exit(cli.execute('train', sys.argv[1:]))"
 
 
 def start(config: pathlib.Path, run_dir: pathlib.Path) -> subprocess.Popen:

@@ -143,7 +143,7 @@ def test_training_steps_are_those_of_the_plain_model(devices):
     for recompute in (False, True):
         config = parse_config(
             f"""
-            model: {tiny_config("super_resolution", SCALE, width=6).model_dump(mode="json")}
+            model: {tiny_config("super_resolution", SCALE, width=6).model_dump_json()}
             data: {{crop_size: {SIZE}}}
             losses: {{nll: 1, pixel: 1, separate_updates: false}}
             training: {{batch_size: 2, recompute: {str(recompute).lower()}, start_from: x}}
