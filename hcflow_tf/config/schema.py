@@ -142,8 +142,11 @@ class LossConfig(_Section):
     separate_updates: Switch = True
     """One optimiser step each for NLL, for pixel + lr + latent, and for perceptual + adversarial, as the released
     SR recipe does; false takes one step on the sum of all."""
+    clip: Switch = True
+    """Decoded images are clipped to [0, 1] before every loss, and rescaling's LR image before its loss and the decoder, as in
+    the released recipes: no gradient where a value lies outside. False compares them as they are."""
     vgg_weights: str | None = None
-    """File of VGG19 weights; None downloads the ones of keras.applications."""
+    """File of VGG19 weights, of keras.applications (.h5) or torchvision (.pth); None downloads the former."""
 
 
 class OptimizerConfig(_Section):

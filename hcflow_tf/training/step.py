@@ -177,7 +177,7 @@ class TrainingStep:
             result["nll"] = released_nll(log_prob, hr.shape[1], hr.shape[2], quantization_levels=config.quantization_levels)
         source = lr
         if self.model.config.task == "rescaling" and set(terms) - {"nll"}:
-            (encoded, *latents), _ = flow.forward_and_log_det(hr)
+            encoded, latents = self._encode(hr)
             source = losses.round_straight_through(encoded)
             if "lr" in terms:
                 result["lr"] = losses.lr_l2(encoded, lr, config.lr_chroma)
@@ -197,11 +197,20 @@ class TrainingStep:
         """How well the discriminator tells hr from a sample, [batch]."""
         source = lr
         if self.model.config.task == "rescaling":
-            source = losses.round_straight_through(self.model.flow.forward_and_log_det(hr)[0][0])
+            source = losses.round_straight_through(self._encode(hr)[0])
         sample = tf.stop_gradient(self._decode(source, noise, self.config.losses.sample_temperature))
         real = losses.adversarial(self.discriminator(hr, training=True), real=True)
         fake = losses.adversarial(self.discriminator(sample, training=True), real=False)
         return {"discriminator": real + fake}
 
+    def _encode(self, hr: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """LR images, not rounded, and latents."""
+        (lr, *latents), _ = self.model.flow.forward_and_log_det(hr)
+        return self._clip(lr), latents
+
     def _decode(self, lr: tf.Tensor, noise: dict, temperature: float) -> tf.Tensor:
-        return self.model.flow.inverse_and_log_det([lr, *(temperature * z for z in noise["normal"])])[0]
+        hr = self.model.flow.inverse_and_log_det([lr, *(temperature * z for z in noise["normal"])])[0]
+        return self._clip(hr)
+
+    def _clip(self, image: tf.Tensor) -> tf.Tensor:
+        return tf.clip_by_value(image, 0.0, 1.0) if self.config.losses.clip else image
