@@ -27,7 +27,7 @@ from hcflow_tf.training.loop import train
 from hcflow_tf.training.step import TrainingStep
 
 ROOT = pathlib.Path(__file__).parents[1]
-FIRST_RELEASE = pathlib.Path(__file__).parent / "fixtures/checkpoint_format_1"
+FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 
 
 @pytest.fixture(scope="module")
@@ -128,17 +128,57 @@ def test_checkpoints_survive_sigkill_while_they_are_written(tmp_path):
     assert torn  # at least once the kill hit a file that was being written
 
 
-def test_a_run_goes_on_from_a_checkpoint_of_the_first_release(tmp_path, photos, capsys):
-    """The fixture: `train(make_config(photos, "training.steps=2", "training.ema=0.9"), ...)` of release 0.1.0."""
-    run = tmp_path / "run"
-    shutil.copytree(FIRST_RELEASE, run / "checkpoints")
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_run_goes_on_from_a_checkpoint_of_each_format(version, tmp_path, photos, capsys):
+    """The fixtures: `train(make_config(photos, "training.steps=2", "training.ema=0.9"), ...)`, the first by release 0.1.0."""
+    run, fixture = tmp_path / "run", FIXTURES / f"checkpoint_format_{version}"
+    shutil.copytree(fixture, run / "checkpoints")
     config = make_config(photos, "training.ema=0.9")
     save_config(config, run / "config.yaml")
     assert train(config, run, devices="cpu") == 0
     assert "from step 2 to 4" in capsys.readouterr().out
-    step, state = Checkpoints(FIRST_RELEASE).load()
-    assert step == 2
-    assert {"seed", "actnorm_initialised", "model/weights", "model/momentum", "model/velocity", "model/average"} <= set(state)
+    step, state = Checkpoints(run / "checkpoints").load()
+    assert (step, state["model/iteration"]) == (4, 4)
+    name = "level_1/main_step_1/actnorm/bias"
+    assert {f"model/{kind}/{name}" for kind in ("weights", "momentum", "velocity", "average")} <= set(state)
+    assert {"seed", "actnorm_initialised"} <= set(state)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_every_array_of_an_old_checkpoint_goes_to_its_weight(version):
+    """By the sums of each weight and moment, written down when the vectors of format 1 were last split."""
+    expected = json.loads((FIXTURES / "checkpoint_sums.json").read_text())[str(version)]
+    _, step = make_step(make_config("training.ema=0.9"))
+    _, state = Checkpoints(FIXTURES / f"checkpoint_format_{version}").load()
+    step.optimizer.load_state({key.removeprefix("model/"): value for key, value in state.items() if key.startswith("model/")})
+    sums = {name: float(value.sum(dtype=np.float64)) for name, value in step.optimizer.state.items() if value.ndim}
+    assert sums == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_a_checkpoint_of_another_model_is_refused_and_names_what_differs():
+    _, step = make_step(make_config())
+    _, wider = make_step(make_config("model.main_width=5"))
+    _, longer = make_step(make_config("model.main_steps=2"))
+    _, averaged = make_step(make_config("training.ema=0.5"))
+    width = r"of another model .*21 of another shape: weights/level_1/main_step_1/network/.* is \(.*5\), expected \(.*4\)"
+    with pytest.raises(ValueError, match=width):
+        step.optimizer.load_state(wider.optimizer.state)
+    with pytest.raises(ValueError, match=r"\d+ unexpected: weights/level_1/main_step_2/actnorm/bias, "):
+        step.optimizer.load_state(longer.optimizer.state)
+    with pytest.raises(ValueError, match=r"\d+ missing: average/level_1/main_step_1/actnorm/bias, "):
+        averaged.optimizer.load_state(step.optimizer.state)
+    before = step.optimizer.state["weights/level_1/main_step_1/actnorm/bias"]
+    old = {"weights": np.zeros(7, np.float32)}
+    with pytest.raises(ValueError, match=r"weights has shape \(7,\), this model has [\d,]+ weights"):
+        step.optimizer.load_state(old)
+    np.testing.assert_array_equal(step.optimizer.state["weights/level_1/main_step_1/actnorm/bias"], before)
+
+
+def test_names_in_checkpoints_do_not_depend_on_what_was_made_before():
+    config = make_config("training.start_from=x", "data.crop_size=160", "losses.adversarial=1", "training.steps=2000")
+    first, second = (make_step(config)[1].optimizers["discriminator"].state for _ in range(2))
+    assert set(first) == set(second)
+    assert "weights/convolution_0_0/kernel" in first
 
 
 # Runs that are killed.
@@ -333,4 +373,4 @@ def test_bad_steps_without_end_stop_the_run_and_keep_the_last_good_checkpoint(tm
         train(config, tmp_path / "run", devices="cpu")
     step, state = Checkpoints(tmp_path / "run/checkpoints").load()
     assert (step, state["progress/rollbacks"]) == (2, 2)
-    assert np.isfinite(state["model/weights"]).all()
+    assert all(np.isfinite(value).all() for name, value in state.items() if name.startswith("model/"))

@@ -24,10 +24,16 @@ def discriminator(dtype: str = "float32") -> keras.Model:
     for index, channels in enumerate(CHANNELS):
         for size, strides in ((3, 1), (4, 2)):
             first = index == 0 and strides == 1
-            x = keras.layers.Conv2D(channels, size, strides, padding="same", use_bias=first, dtype=dtype)(x)
+            # The names are those of the weights in checkpoints.
+            name = f"{index}_{strides - 1}"
+            x = keras.layers.Conv2D(
+                channels, size, strides, padding="same", use_bias=first, dtype=dtype, name=f"convolution_{name}"
+            )(x)
             if not first:
-                x = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, synchronized=True, dtype=dtype)(x)
+                x = keras.layers.BatchNormalization(
+                    momentum=0.9, epsilon=1e-5, synchronized=True, dtype=dtype, name=f"normalisation_{name}"
+                )(x)
             x = keras.layers.LeakyReLU(0.2, dtype=dtype)(x)
     x = keras.layers.Flatten()(x)
-    x = keras.layers.LeakyReLU(0.2, dtype=dtype)(keras.layers.Dense(100, dtype=dtype)(x))
-    return keras.Model(image, keras.layers.Dense(1, dtype=dtype)(x), name="discriminator")
+    x = keras.layers.LeakyReLU(0.2, dtype=dtype)(keras.layers.Dense(100, dtype=dtype, name="dense_1")(x))
+    return keras.Model(image, keras.layers.Dense(1, dtype=dtype, name="dense_2")(x), name="discriminator")

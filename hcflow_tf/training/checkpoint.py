@@ -11,8 +11,12 @@ import numpy as np
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.weights.store import read_weights, write_arrays
 
-FORMAT_VERSION = 1
-"""Stored in every checkpoint; a program reads this version and all before it."""
+FORMAT_VERSION = 2
+"""Stored in every checkpoint; a program reads this version and all before it.
+
+1: the weights of a network, their momenta and moving averages are a vector each, model/weights and so on, in the order in
+which the program of then created the weights. 2: an array for each weight, model/weights/level_1/main_step_1/actnorm/bias.
+"""
 
 KEPT = 2
 """The newest so many checkpoints are kept: the last, and the one before should that be damaged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import keras
@@ -10,6 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from hcflow_tf.config import OptimizerConfig
+
+MAX_LISTED = 3
+"""Entries of a kind that an error names."""
 
 
 class FlatAdam:
@@ -38,7 +42,9 @@ class FlatAdam:
           ema: decay of the moving average of the weights; 0 for none.
         """
         self._variables, self._strategy, self._config, self._ema = network.trainable_variables, strategy, config, ema
-        self._sizes = [int(np.prod(variable.shape)) for variable in self._variables]
+        self._names = [variable.path.removeprefix(f"{network.name}/") for variable in self._variables]
+        self._shapes = [tuple(variable.shape) for variable in self._variables]
+        self._sizes = [math.prod(shape) for shape in self._shapes]
         self._vector = keras.Variable(np.zeros(sum(self._sizes)), dtype=self._variables[0].dtype, name="all_weights")
         self.adam = keras.optimizers.Adam(
             learning_rate, config.beta_1, config.beta_2, epsilon=1e-8, use_ema=ema > 0, ema_momentum=ema or 0.99
@@ -50,29 +56,47 @@ class FlatAdam:
 
     @property
     def state(self) -> dict[str, np.ndarray]:
-        """What a checkpoint keeps: the weights, their momenta and moving average, the number of steps."""
-        return {name: np.array(variable.numpy()) for name, variable in self._state_variables().items()}
+        """What a checkpoint keeps: KIND/NAME for every weight, KIND being weights, momentum, velocity and, with a moving
+        average, average; and iteration, the number of steps taken."""
+        vectors, scalars = self._vectors_and_scalars()
+        state = {kind: np.array(variable.numpy()) for kind, variable in scalars.items()}
+        for kind, variable in vectors.items():
+            state |= self._named(kind, variable.numpy())
+        return state
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
-        """Takes up a state that another optimiser of the same network had.
+        """Takes up a state that another optimiser of the same network had, or one of checkpoint format 1: a vector per kind.
 
         Raises:
-          ValueError: it is of another network or of other options.
+          ValueError: it is of another network or of other options; names the entries that differ.
         """
-        variables = self._state_variables()
-        if set(state) != set(variables):
-            raise ValueError(f"expected {', '.join(sorted(variables))}, got {', '.join(sorted(state))}")
-        for name, variable in variables.items():
-            if state[name].shape != tuple(variable.shape):
-                raise ValueError(f"{name}: expected {tuple(variable.shape)}, got {state[name].shape}")
-        for name, variable in variables.items():
-            variable.assign(state[name])
+        vectors, scalars = self._vectors_and_scalars()
+        state = dict(state)
+        for kind in [kind for kind in vectors if kind in state]:  # format 1
+            values = state.pop(kind)
+            if values.shape != (sum(self._sizes),):
+                raise ValueError(f"{kind} has shape {values.shape}, this model has {sum(self._sizes):,} weights")
+            state |= self._named(kind, values)
+        shapes = dict.fromkeys(scalars, ())
+        shapes |= {f"{kind}/{name}": shape for kind in vectors for name, shape in zip(self._names, self._shapes, strict=True)}
+        if differences := _differences({name: value.shape for name, value in state.items()}, shapes):
+            raise ValueError(f"it is of another model or of other options: {differences}")
+        for kind, variable in scalars.items():
+            variable.assign(state[kind])
+        for kind, variable in vectors.items():
+            variable.assign(np.concatenate([state[f"{kind}/{name}"].ravel() for name in self._names]))
         self._compiled_write()
 
-    def _state_variables(self) -> dict[str, keras.Variable]:
+    def _named(self, kind: str, vector: np.ndarray) -> dict[str, np.ndarray]:
+        parts = np.split(vector, np.cumsum(self._sizes)[:-1])
+        return {f"{kind}/{name}": part.reshape(shape) for name, shape, part in zip(self._names, self._shapes, parts, strict=True)}
+
+    def _vectors_and_scalars(self) -> tuple[dict[str, keras.Variable], dict[str, keras.Variable]]:
+        """The variables that hold a value for each weight, by kind, and those that hold one."""
         own = {variable.name.removeprefix("all_weights_"): variable for variable in self.adam.variables}
         del own["learning_rate"]  # set in every step
-        return {"weights": self._vector, **own}
+        scalars = {kind: variable for kind, variable in own.items() if len(variable.shape) == 0}
+        return {"weights": self._vector} | {kind: own[kind] for kind in own if kind not in scalars}, scalars
 
     def read_weights(self) -> None:
         """Takes the network's present weights; call it after they were set from outside."""
@@ -122,3 +146,21 @@ class FlatAdam:
             self._strategy.extended.update(
                 variable.value, lambda target, value: target.assign(tf.reshape(value, target.shape)), args=(part,)
             )
+
+
+def _differences(actual: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:
+    """What is missing, unexpected and of another shape, with the first few names of each; empty if nothing is."""
+    kinds = {
+        "missing": [name for name in expected if name not in actual],
+        "unexpected": [name for name in actual if name not in expected],
+        "of another shape": [
+            f"{name} is {actual[name]}, expected {shape}"
+            for name, shape in expected.items()
+            if name in actual and actual[name] != shape
+        ],
+    }
+    return "; ".join(
+        f"{len(names)} {kind}: {', '.join(names[:MAX_LISTED])}" + (", ..." if len(names) > MAX_LISTED else "")
+        for kind, names in kinds.items()
+        if names
+    )
