@@ -25,3 +25,13 @@ def shared() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f"reference material is not at {folder} (set HCFLOW_SHARED)")
     return folder
+
+
+@pytest.fixture
+def eager():
+    """Steps run operation by operation: for a few of them that is several times faster than building their graph."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)

@@ -25,6 +25,7 @@ from hcflow_tf.training.checkpoint import FORMAT_VERSION, Checkpoints
 from hcflow_tf.training.flat_adam import FlatAdam
 from hcflow_tf.training.loop import train
 from hcflow_tf.training.step import TrainingStep
+from hcflow_tf.weights.store import load_model
 
 ROOT = pathlib.Path(__file__).parents[1]
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
@@ -363,6 +364,29 @@ def test_a_run_that_was_lowered_stays_lowered_when_it_resumes(tmp_path, photos, 
     monkeypatch.setattr(TrainingStep, "__call__", recorded_call)
     train(make_config(photos, *sets, "training.steps=8"), tmp_path / "run", devices="cpu")
     assert factors == [0.5, 0.5]
+
+
+def test_a_run_without_one_good_step_fails_and_says_why(tmp_path, photos, monkeypatch, eager):
+    poisoned(monkeypatch, lambda step, _: True)
+    message = r"all 4 steps were skipped, nothing was trained: nll not finite; look for damaged training images"
+    with pytest.raises(HCFlowError, match=message):
+        train(make_config(photos), tmp_path / "run", devices="cpu")
+    assert not (tmp_path / "run/weights.npz").exists()
+
+
+@pytest.mark.parametrize("blank", [slice(None), slice(1, 2)], ids=["all_channels", "green"])
+def test_images_without_variation_do_not_end_a_run(blank, tmp_path, monkeypatch, eager):
+    """ActNorm must not divide by a standard deviation of 0 and then meet images that have one."""
+    for index in range(2):
+        image = photograph(40, 48, seed=index)
+        image[..., blank] = 128
+        write_image(tmp_path / f"blank/{index}.png", image)
+    assert train(make_config(f"data.train.hr={tmp_path / 'blank'}"), tmp_path / "run", devices="cpu") == 0
+    assert not rows_of(tmp_path / "run", "skipped")
+    model = load_model(tmp_path / "run")
+    likelihood = model.log_prob(*batch())
+    assert np.isfinite(likelihood).all()
+    assert max(float(np.max(np.abs(weight))) for weight in model.weights) < 10
 
 
 def test_bad_steps_without_end_stop_the_run_and_keep_the_last_good_checkpoint(tmp_path, photos, monkeypatch):

@@ -136,6 +136,23 @@ def test_running_out_of_memory_halves_the_tiles(capsys, monkeypatch):
         Scaler(BoxRuntime(), 64).upscale(np.broadcast_to(np.float32(0), (2**26, 2**26, 3)))
 
 
+def test_log_prob_counts_each_tile_once_when_memory_runs_out(monkeypatch, capsys):
+    """Memory runs out once, after a tile was counted; the likelihood of the box model is the number of its pixels."""
+    monkeypatch.setattr(scaling, "largest_tile", lambda *sizes: 48)
+    runtime, calls = BoxRuntime(), []
+
+    def log_prob(hr, lr):
+        calls.append(lr.shape)
+        if len(calls) == 2:
+            raise MemoryError
+        return np.asarray([float(np.prod(lr.shape[1:3]))])
+
+    runtime.log_prob = log_prob
+    lr, hr = to_float(photograph(70, 90)), to_float(photograph(70 * runtime.scale, 90 * runtime.scale))
+    assert Scaler(runtime).log_prob(hr, lr) == 70 * 90
+    assert "out of memory: going on with tiles of 24 LR pixels" in capsys.readouterr().err
+
+
 def test_out_of_memory_is_recognised():
     assert scaling._is_out_of_memory(tf.errors.ResourceExhaustedError(None, None, "OOM when allocating"))
     assert not scaling._is_out_of_memory(ValueError("other"))

@@ -26,12 +26,7 @@ TOLERANCE = 1e-4
 UNCLIPPED = ("optimizer.clip_value=null", "optimizer.clip_norm=null")
 
 
-@pytest.fixture(autouse=True)
-def eager():
-    """Steps run operation by operation: for one or two of them that is several times faster than building their graph."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+pytestmark = pytest.mark.usefixtures("eager")
 
 
 def nhwc(array: np.ndarray) -> np.ndarray:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from hcflow_tf.inference.memory import available_memory, largest_tile
 from hcflow_tf.inference.tiles import Tile, tiles
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError, UsageError
+
+_Result = TypeVar("_Result")
 
 MIN_TILE = 16
 """LR pixels."""
@@ -91,15 +94,13 @@ class Scaler:
           hr: [scale h, scale w, 3] float32, dequantised.
           lr: [h, w, 3] float32 in [0, 1].
         """
-        total = 0.0
 
-        def add(tile: Tile, canvas: np.ndarray) -> None:
-            nonlocal total
+        def log_prob_of(tile: Tile) -> float:
             rows, columns = (slice(span.start + span.head, span.stop) for span in (tile.rows, tile.columns))
             fine = (slice(span.start * self.scale, span.stop * self.scale) for span in (rows, columns))
-            total += float(self.runtime.log_prob(hr[tuple(fine)][None], lr[rows, columns][None])[0])
+            return float(self.runtime.log_prob(hr[tuple(fine)][None], lr[rows, columns][None])[0])
 
-        self._run(lr.shape[:2], 0, add)
+        total = self._in_tiles(lr.shape[:2], lambda pieces: sum(map(log_prob_of, pieces)))
         if not math.isfinite(total):
             raise HCFlowError(f"{self.runtime.name} computes a likelihood that is no finite number: its weights are damaged")
         return total
@@ -121,27 +122,38 @@ class Scaler:
             return [z.numpy()[0] for z in draw_latents(tf.constant([seed], tf.int64), temperature, shapes)]
 
     def _run(self, lr_size: tuple[int, int], factor: int, work: Callable[[Tile, np.ndarray], None]) -> np.ndarray:
-        """Calls work(tile, canvas) for all tiles, again with half the side where memory runs out; returns the canvas.
+        """Calls work(tile, canvas) for all tiles and returns the canvas.
 
         Raises:
           MemoryError: the image as a whole is too large, whatever the tiles.
           HCFlowError: out of memory for a small tile; the model computes NaN.
         """
         canvas = np.zeros((lr_size[0] * factor, lr_size[1] * factor, 3), np.float32)
+
+        def fill(pieces: Iterable[Tile]) -> None:
+            canvas.fill(0)
+            for tile in pieces:
+                work(tile, canvas)
+
+        self._in_tiles(lr_size, fill)
+        if np.isnan(canvas).any():
+            raise HCFlowError(f"{self.runtime.name} computes values that are not numbers (NaN): its weights are damaged")
+        return canvas
+
+    def _in_tiles(self, lr_size: tuple[int, int], attempt: Callable[[Iterable[Tile]], _Result]) -> _Result:
+        """What `attempt` makes of all tiles; where memory runs out, it starts again from nothing with half the side.
+
+        Raises:
+          HCFlowError: out of memory for a small tile.
+        """
         while True:
             size = self._tile_size(*lr_size)
             try:
-                for tile in tiles(*lr_size, size, self.runtime.overlap):
-                    work(tile, canvas)
-                break
+                return attempt(tiles(*lr_size, size, self.runtime.overlap))
             except Exception as error:
                 if not _is_out_of_memory(error):
                     raise
                 self._shrink(size, error)
-                canvas[:] = 0
-        if np.isnan(canvas).any():
-            raise HCFlowError(f"{self.runtime.name} computes values that are not numbers (NaN): its weights are damaged")
-        return canvas
 
     def _tile_size(self, height: int, width: int) -> tuple[int, int]:
         if self.runtime.fixed_lr_size:

@@ -6,6 +6,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+MIN_STD = 1e-3
+"""The least standard deviation that ActNorm divides a channel by when it is set from data; a quarter of an 8-bit step."""
+
 
 def small_xavier() -> keras.initializers.Initializer:
     """Xavier normal times 0.1, the initial value in coupling networks and dense blocks."""
@@ -79,12 +82,14 @@ class ActNorm(keras.layers.Layer):
     def initialise(self, x: tf.Tensor, *, keep: int = 0) -> None:
         """Sets bias = -mean and log_scale = -log(std + 1e-6) per channel of x, so that the output is standardised.
 
-        The first `keep` channels stay as they are.
+        The first `keep` channels stay as they are, and the scale of those whose std is below `MIN_STD`: x has no variation
+        there (blank images), and the next images that have some would be multiplied by up to a million.
         """
         values = np.asarray(x, np.float64)
         changed = np.arange(self.channels) >= keep
+        std = values.std(axis=(0, 1, 2))
         self.bias.assign(np.where(changed, -values.mean(axis=(0, 1, 2)), self.bias.numpy()))
-        self.log_scale.assign(np.where(changed, -np.log(values.std(axis=(0, 1, 2)) + 1e-6), self.log_scale.numpy()))
+        self.log_scale.assign(np.where(changed & (std >= MIN_STD), -np.log(std + 1e-6), self.log_scale.numpy()))
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Returns the normalised x."""

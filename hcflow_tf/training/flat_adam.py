@@ -55,6 +55,11 @@ class FlatAdam:
         self.read_weights()
 
     @property
+    def steps(self) -> int:
+        """How many steps it took, in earlier parts of the run too."""
+        return int(self.adam.iterations.numpy())
+
+    @property
     def state(self) -> dict[str, np.ndarray]:
         """What a checkpoint keeps: KIND/NAME for every weight, KIND being weights, momentum, velocity and, with a moving
         average, average; and iteration, the number of steps taken."""

@@ -121,6 +121,8 @@ def _train(config: Config, run: RunDirectory, strategy, data: TrainingData, held
                 line, figures = report.means(progress)
                 say(line, flush=True)
                 run.log(progress.step, figures, kind="train")
+            if progress.step == training.steps and not training_step.optimizer.steps:
+                raise HCFlowError(_nothing_trained(training.steps, bad))
             if held_out and (progress.step % training.validate_every == 0 or progress.step == training.steps) and run.writes:
                 _validate(run, config, training_step, held_out, progress)
             if last or (progress.step % training.checkpoint_every == 0 and not skipped_in_row):
@@ -143,6 +145,13 @@ def _lost_worker(error: tf.errors.OpError, strategy: tf.distribute.Strategy) -> 
     return HCFlowError(
         f"lost the connection to {which} ({type(error).__name__}); the last checkpoint is kept: "
         "end the workers that still run, and start all of them again to go on from there"
+    )
+
+
+def _nothing_trained(steps: int, bad: list[str]) -> str:
+    return (
+        f"all {steps} steps were skipped, nothing was trained: {', '.join(bad)} not finite; "
+        "look for damaged training images or a start_from model that diverged, or lower optimizer.learning_rate"
     )
 
 
