@@ -7,7 +7,7 @@ RUN := runs/quickstart
 
 help:
 	@echo "make quickstart  train a small model (minutes on a CPU), compare it with bicubic, write $(RUN)/comparison.png"
-	@echo "make test        lint and tests"
+	@echo "make test        lint, types and tests"
 	@echo "make test-slow   the tests that take longer"
 	@echo "make format      format the code"
 
@@ -28,6 +28,7 @@ quickstart: install
 lint: install
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
 
 test: lint
 	$(VENV)/bin/python -m pytest -n 2

@@ -17,7 +17,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["hcflow_tf", "hcflow_tf.*"]),
-    package_data={"hcflow_tf": ["weights/shipped_models/*/*"]},
+    package_data={"hcflow_tf": ["py.typed", "weights/shipped_models/*/*"]},
     install_requires=[
         "tensorflow>=2.21,<2.22",
         "keras>=3.15,<3.16",
@@ -46,7 +46,7 @@ setuptools.setup(
             "tensorflow-serving-api>=2.20",
         ],
         "convert": ["torch>=2.4"],
-        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "pre-commit>=4"],
+        "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "mypy>=2.4", "pre-commit>=4"],
     },
     entry_points={"console_scripts": ["hcflow = hcflow_tf.support.cli:main"]},
 )

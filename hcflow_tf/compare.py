@@ -72,7 +72,8 @@ def _measure(model: str, pairs: list) -> tuple[dict[str, dict[str, float]], list
     scaler = Scaler(open_runtime(model))
     bicubic = Scaler(BicubicRuntime(scaler.scale))
     draws = scaler.runtime.task == "super_resolution" and scaler.runtime.latent_channels
-    rows, panels = {}, []
+    rows: dict[str, dict[str, float]] = {}
+    panels: list[list[tuple[str, np.ndarray]]] = []
     for pair in pairs:
         hr, lr = load_pair(pair, scaler.scale)
         check_measurable(pair.hr, hr, scaler.scale)

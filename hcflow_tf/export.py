@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         writer.add_arguments(
             formats.add_parser(
                 name,
-                help=writer.__doc__.splitlines()[0],
+                help=(writer.__doc__ or "").splitlines()[0],
                 description=writer.__doc__,
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             )

@@ -41,8 +41,9 @@ def run(args: argparse.Namespace) -> None:
     if config.data.cache != "disk":
         raise UsageError(f"data.cache: {config.data.cache} leaves nothing to prepare; --set data.cache=disk")
     start = time.monotonic()
+    cache = open_cache(config.data, config.model.scale)
     if args.overwrite:
-        open_cache(config.data, config.model.scale).forget(training_pairs(config))
+        cache.forget(training_pairs(config))
     data = TrainingData(config, show_progress=True)
     validation = sum(1 for _ in validation_pairs(config))
     rows = {

@@ -5,15 +5,14 @@ from __future__ import annotations
 import abc
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import bijectors as tfb
 
-tfb = tfp.bijectors
-
-Structure = tf.Tensor | list[tf.Tensor]
-ValueAndLogDet = tuple[Structure, tf.Tensor]
+Structure: TypeAlias = Any
+"""A tensor, or a list of them."""
+ValueAndLogDet: TypeAlias = tuple[Structure, tf.Tensor]
 
 
 class FlowBijector(tfb.Bijector):

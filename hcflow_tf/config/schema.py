@@ -7,7 +7,7 @@ import math
 import os
 import pathlib
 import reprlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -307,7 +307,7 @@ def save_config(config: Config, path: str | os.PathLike) -> None:
     write_atomically(path, dump_config(config).encode())
 
 
-def _explain(problem: dict) -> str:
+def _explain(problem: Mapping[str, Any]) -> str:
     """One line for one pydantic error: key, reason, nearest valid name."""
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
@@ -334,7 +334,7 @@ def _shown(value: Any) -> str:
 def _nearest_key(path: tuple) -> str:
     """The same name in another section, else the nearest name in this one, else all of this one's."""
     *parents, name = map(str, path)
-    section: type[pydantic.BaseModel] = Config
+    section: Any = Config
     for parent in parents:
         section = section.model_fields[parent].annotation
     for other, field in Config.model_fields.items():

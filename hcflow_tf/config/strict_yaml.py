@@ -46,7 +46,7 @@ def apply_override(tree: dict, override: str) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):  # a few lines of them can stand for billions of values
             event = self.peek_event()
             raise yaml.composer.ComposerError(None, None, f"aliases (*{event.anchor}) are not read here", event.start_mark)

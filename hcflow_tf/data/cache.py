@@ -50,6 +50,10 @@ class Cache(abc.ABC):
         """Whether `get` needs no decoding."""
         return False
 
+    def forget(self, pairs: Iterable[Pair]) -> None:
+        """Removes what it holds of these pairs from the disk; others keep nothing beyond the process."""
+        del pairs
+
     def check_room(self, pixels: int) -> None:
         """Checks, before anything is decoded, that HR images of so many pixels in all, and their LR images, fit.
 

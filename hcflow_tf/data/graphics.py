@@ -53,7 +53,7 @@ class Graphics:
 def draw(rng: np.random.Generator, side: int, kind: Callable[[np.random.Generator, int], np.ndarray]) -> np.ndarray:
     """A picture [side, side, 3], uint8, of one of `KINDS`, turned by a random number of quarters unless it has letters."""
     picture = kind(rng, side)
-    return np.ascontiguousarray(picture if kind in _UPRIGHT else np.rot90(picture, rng.integers(4)))
+    return np.ascontiguousarray(picture if kind in _UPRIGHT else np.rot90(picture, int(rng.integers(4))))
 
 
 def _colour(rng: np.random.Generator) -> Colour:
@@ -67,7 +67,8 @@ def _colour(rng: np.random.Generator) -> Colour:
         any_colour = corner
     elif choice == 2:
         any_colour[:] = any_colour[0]
-    return tuple(int(value) for value in any_colour)
+    red, green, blue = (int(value) for value in any_colour)
+    return red, green, blue
 
 
 def _two_colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
@@ -88,6 +89,7 @@ def _canvas(side: int, colour: Colour) -> tuple[Image.Image, ImageDraw.ImageDraw
 
 def _write(image: Image.Image, rng: np.random.Generator, place: tuple[int, int], text: str, size: int, colour: Colour) -> None:
     """Writes a line in a face of its own: Pillow's old bitmap letters, or its outlines stretched, slanted, thickened."""
+    stretch: float
     if rng.random() < 0.25:
         font, stretch, slant, stroke = _face(0), max(1, round(size / 11)), 0.0, 0
         tall, resample = stretch, Image.Resampling.NEAREST
@@ -97,8 +99,7 @@ def _write(image: Image.Image, rng: np.random.Generator, place: tuple[int, int],
     left, _, right, bottom = font.getbbox(text)
     width, height = int(right - left) + 2 * stroke + 2, int(bottom) + 2 * stroke + 2
     mask = Image.new("L", (width, height))
-    options = {"stroke_width": stroke} if stroke else {}
-    ImageDraw.Draw(mask).text((stroke + 1 - left, stroke), text, fill=255, font=font, **options)
+    ImageDraw.Draw(mask).text((stroke + 1 - left, stroke), text, fill=255, font=font, stroke_width=stroke)
     margin = round(abs(slant) * height)
     wide = max(1, min(2 * image.width, round((width + margin) * stretch)))
     map_back = (1 / stretch, slant / tall, -margin if slant > 0 else 0, 0, 1 / tall, 0)

@@ -71,6 +71,7 @@ def pair_folders(hr_folder: str | os.PathLike, lr_folder: str | os.PathLike, sca
     """
     pairs = pair_names(hr_folder, lr_folder, scale)
     for pair in pairs:
+        assert pair.lr is not None  # each HR image has a partner
         check_sizes(pair, read_header(pair.hr).size, read_header(pair.lr).size, scale)
     return pairs
 

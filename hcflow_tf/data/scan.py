@@ -81,8 +81,8 @@ def scan(
                 reasons[pair] = reason
         bad = tuple(reasons[pair] for pair in pairs if pair in reasons)
         _refuse_too_many(bad, len(pairs), max_bad_share)
-    good = tuple(pair for pair in pairs if pair not in reasons)
-    return Report(good, bad, sum(pixels[pair] for pair in good))
+    kept = tuple(pair for pair in pairs if pair not in reasons)
+    return Report(kept, bad, sum(pixels[pair] for pair in kept))
 
 
 def _check_header(pair: Pair, scale: int, crop_size: int) -> int:

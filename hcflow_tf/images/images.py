@@ -14,10 +14,11 @@ import pathlib
 import struct
 import threading
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import PIL
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, ImageCms, ImageFile, PngImagePlugin, TiffImagePlugin
 
 from hcflow_tf.images import sixteen_bit
 from hcflow_tf.support.errors import HCFlowError
@@ -42,6 +43,10 @@ _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "C
 _ORIENTATION_TAG, _BITS_PER_SAMPLE_TAG = 0x0112, 0x0102
 _LONGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
 """Pixels, where a format (or the library that writes it) has such a limit below that of memory."""
+_PILLOW_OPTIONS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 95, "subsampling": 0},
+    "WEBP": {"lossless": True, "exact": True},
+}
 _SCAN_MARKER, _MAX_SCANS = b"\xff\xda", 200
 """A progressive JPEG has about ten scans; each costs the time of the whole image, however few bytes it has."""
 _PILLOW_LIMIT = threading.Lock()
@@ -108,7 +113,8 @@ def read_header(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> Ima
         width, height = image.size
         if _orientation(image) >= 5:
             width, height = height, width
-        text = {key: value for key, value in image.info.items() if isinstance(value, str)} if image.format == "PNG" else {}
+        entries = image.info.items() if image.format == "PNG" else ()
+        text = {str(key): value for key, value in entries if isinstance(value, str)}
         return ImageHeader(width, height, image.mode, text)
 
 
@@ -136,7 +142,7 @@ def read_image(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> Load
         else:
             raise ImageError(f"{path}: pixel format {mode} is not supported; save it as 8- or 16-bit RGB or gray")
         orientation = _orientation(image)
-        text = dict(image.text) if image.format == "PNG" else {}
+        text = dict(image.text) if isinstance(image, PngImagePlugin.PngImageFile) else {}
         if pixels.size == 0:
             raise ImageError(f"{path}: has no pixels")
     pixels = sixteen_bit.upright(pixels, orientation)
@@ -287,9 +293,9 @@ def _orientation(image: Image.Image) -> int:
 
 def _is_16_bit(image: Image.Image) -> bool:
     """Whether the file holds 16 bits per channel, whatever Pillow would reduce them to; before loading."""
-    if image.format == "TIFF":
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
         return 16 in image.tag_v2.get(_BITS_PER_SAMPLE_TAG, ())
-    raw_mode = image.tile[0].args if image.tile else None  # such as RGB;16B
+    raw_mode = image.tile[0].args if isinstance(image, ImageFile.ImageFile) and image.tile else None  # such as RGB;16B
     return image.format == "PNG" and "16" in str(raw_mode)
 
 
@@ -321,7 +327,7 @@ def _decode_16_bit(path: str | os.PathLike, image: Image.Image) -> np.ndarray:
 def _write_with_pillow(
     path: pathlib.Path, pixels: np.ndarray, image_format: str, icc_profile: bytes | None, text: Mapping[str, str]
 ) -> None:
-    options: dict = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True, "exact": True}}.get(image_format, {})
+    options = dict(_PILLOW_OPTIONS.get(image_format, {}))
     if icc_profile and image_format != "BMP":
         options["icc_profile"] = icc_profile
     if text:

@@ -7,8 +7,8 @@ import os
 import pathlib
 import struct
 import zlib
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import PngImagePlugin
@@ -18,6 +18,8 @@ from hcflow_tf.support.quiet import start_tensorflow
 if TYPE_CHECKING:
     import tifffile
 
+_DECOMPRESSORS: dict[int, Callable[[], Any]] = {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMADecompressor}
+"""By the number of the compression in a TIFF file."""
 _SIGNATURE_AND_HEADER = 8 + 25
 """Bytes of a PNG before the place where further chunks may be put: the signature and IHDR."""
 
@@ -64,8 +66,10 @@ def decode_tiff(path: str | os.PathLike) -> np.ndarray:
 
 def _refuse_bomb(tiff: tifffile.TiffFile, page: tifffile.TiffPage) -> None:
     """No strip may hold more than the whole image: tifffile by itself unpacks whatever comes."""
-    decompressor = {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMADecompressor}.get(page.compression)
-    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True) if decompressor else ():
+    decompressor = _DECOMPRESSORS.get(page.compression)
+    if decompressor is None:
+        return
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         tiff.filehandle.seek(offset)
         unpacker, packed = decompressor(), tiff.filehandle.read(count)
         if len(unpacker.decompress(packed, page.nbytes + 1)) > page.nbytes:

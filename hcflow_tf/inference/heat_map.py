@@ -27,6 +27,7 @@ class Spread:
 
     def deviation(self) -> np.ndarray:
         """[h, w]: population standard deviation at each pixel, mean over the channels, on the 0..255 scale."""
+        assert self._squares is not None, "no image was added"
         return 255 * np.sqrt(self._squares / self._count).mean(axis=2)
 
 

@@ -58,7 +58,7 @@ class Scaler:
         Raises:
           HCFlowError: out of memory.
         """
-        latents, scale = self._draw_latents(*lr.shape[:2], temperature, seed), self.scale
+        latents, scale = self._draw_latents(lr.shape[0], lr.shape[1], temperature, seed), self.scale
         levels = len(latents)
 
         def decode(tile: Tile, canvas: np.ndarray) -> None:

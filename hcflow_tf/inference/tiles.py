@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
@@ -72,7 +73,7 @@ class Tile:
     rows: Span
     columns: Span
 
-    def cut(self, image: np.ndarray, factor: int, *, mode: str) -> np.ndarray:
+    def cut(self, image: np.ndarray, factor: int, *, mode: Literal["constant", "symmetric"]) -> np.ndarray:
         """This part of image [height, width, channels]; beyond its end padded as `numpy.pad` does in this mode."""
         slices, missing = [], []
         for span, size in ((self.rows, image.shape[0]), (self.columns, image.shape[1])):

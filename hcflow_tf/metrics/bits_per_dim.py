@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Number = TypeVar("Number")
 """float, NumPy array or TensorFlow tensor: the formulas only multiply and add."""
@@ -33,5 +33,5 @@ def released_nll(log_prob: Number, height: int, width: int, *, quantization_leve
     return _bits(log_prob, height * width, quantization_levels)
 
 
-def _bits(log_prob: Number, count: int, levels: int) -> Number:
+def _bits(log_prob: Any, count: int, levels: int) -> Any:
     return (count * math.log(levels) - log_prob) / (count * math.log(2))

@@ -36,8 +36,8 @@ class VGGFeatures(keras.layers.Layer):
         super().__init__(trainable=False, **kwargs)
         if weights is not None and not pathlib.Path(weights).is_file():
             raise HCFlowError(f"losses.vgg_weights: no file at {weights}")
-        self._of_torchvision = pathlib.Path(weights or "").suffix in (".pth", ".pt")
-        self.network = _of_torchvision(weights) if self._of_torchvision else _of_keras(weights)
+        self._of_torchvision = weights is not None and pathlib.Path(weights).suffix in (".pth", ".pt")
+        self.network = _of_torchvision(str(weights)) if self._of_torchvision else _of_keras(weights)
         self.network.trainable = False
 
     def call(self, image: tf.Tensor) -> tf.Tensor:

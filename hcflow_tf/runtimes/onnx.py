@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class OnnxRuntime(Runtime):
         outputs = self._run(self._encode, {HR: np.asarray(hr, np.float32)})
         return outputs[LR], [outputs[name] for name in latent_names(len(outputs) - 1)]
 
-    def _run(self, session: object, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _run(self, session: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         names = [value.name for value in session.get_outputs()]
         if self._nchw:
             inputs = {name: value.transpose(0, 3, 1, 2) for name, value in inputs.items()}
@@ -59,7 +60,7 @@ class OnnxRuntime(Runtime):
         return {name: value.transpose(0, 2, 3, 1) for name, value in outputs.items()} if self._nchw else outputs
 
 
-def _session(path: pathlib.Path) -> object:
+def _session(path: pathlib.Path) -> Any:
     try:
         import onnxruntime
     except ImportError as error:

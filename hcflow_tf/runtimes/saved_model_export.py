@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
     try:
         module = ServingModule(InferenceModel(model), args.max_pixels)
         tf.saved_model.save(module, str(temporary), signatures=module.signatures())
-        error = check(model, temporary)
+        largest = check(model, temporary)
         requests = warmup_inputs(model.scale, model.flow.latent_channels, downscale=model.config.task == "rescaling")
         write_warmup(temporary, model_name(args.output), requests)
         temporary.chmod(0o755)
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         with contextlib.suppress(OSError):  # goes only if it is empty: nothing was exported
             args.output.rmdir()
-    print(f"largest error: {error:.1e} of the largest value")
+    print(f"largest error: {largest:.1e} of the largest value")
     print(f"{target}\nserve it: {docker_run(args.output)}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from hcflow_tf.models.folded import InferenceModel
@@ -80,7 +82,9 @@ class ServingModule(tf.Module):
         with tf.control_dependencies([self._check_size(tf.shape(hr)[1:3], self._folded.scale)]):
             return {"log_prob": self._folded.log_prob(hr, lr)}
 
-    def _each(self, image_bytes: tf.Tensor, function: object, scale: int) -> dict[str, tf.Tensor]:
+    def _each(
+        self, image_bytes: tf.Tensor, function: Callable[[tf.Tensor], dict[str, tf.Tensor]], scale: int
+    ) -> dict[str, tf.Tensor]:
         """Decodes, maps and encodes one image after the other: they need not have one size."""
 
         def run(data: tf.Tensor) -> tf.Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeAlias
+
 import tensorflow as tf
 
 from hcflow_tf.models.folded import InferenceModel
 from hcflow_tf.models.latents import latent_shapes
 from hcflow_tf.runtimes.exported import HR, LR, latent_names
 
-Function = tf.types.experimental.ConcreteFunction
+Function: TypeAlias = Any
+"""A concrete function, as every converter takes it."""
 
 
 def decoder(folded: InferenceModel, size: tuple[int, int] | None, *, latents: bool) -> Function:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ class TFLiteRuntime(Runtime):
         outputs = self._run(self._encode, {HR: np.asarray(hr, np.float32)})
         return outputs[LR], [outputs[name] for name in latent_names(len(outputs) - 1)]
 
-    def _run(self, runner: object, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _run(self, runner: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         batch = len(next(iter(inputs.values())))
         try:
             if self._batches:
@@ -68,7 +69,7 @@ class TFLiteRuntime(Runtime):
         return {name: np.concatenate([outputs[name] for outputs in images]) for name in images[0]}
 
 
-def _runner(path: pathlib.Path, signature: str) -> object:
+def _runner(path: pathlib.Path, signature: str) -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:

@@ -76,5 +76,6 @@ def _old_inputs(name: str, count: int, old: ModelConfig, new: ModelConfig) -> np
         return inputs
     key = "rrdb_growth" if "trunk_" in name else "main_width"
     width, added = getattr(old, key), getattr(new, key) - getattr(old, key)
-    own = count - width * (int(re.search(r"conv_(\d)/kernel$", name).group(1)) - 1)
+    conv = name.removesuffix("/kernel").rpartition("conv_")[2]
+    own = count - width * (int(conv) - 1)
     return inputs + added * np.maximum(0, (inputs - own) // width)

@@ -177,15 +177,15 @@ def _initialise(training_step: TrainingStep, data: TrainingData) -> None:
     """First weights: another model's, or ActNorms set from the first global batch, which every worker sees whole."""
     config, model = training_step.config, training_step.model
     if config.training.start_from:
-        _load_start(model, config)
+        _load_start(model, config, config.training.start_from)
     else:
         first_batch, _ = next(iter(data.dataset(0, config.training.batch_size).take(1)))
         model.initialise_actnorm(first_batch)
     training_step.optimizer.read_weights()
 
 
-def _load_start(model: HCFlow, config: Config) -> None:
-    directory = find_model(config.training.start_from)
+def _load_start(model: HCFlow, config: Config, start_from: str) -> None:
+    directory = find_model(start_from)
     other = load_config(directory / CONFIG_FILE).model
     if keys := obstacles(other, config.model):
         raise HCFlowError(
@@ -276,12 +276,12 @@ class _Report:
     def __init__(self, progress: Progress, total: int):
         self._total = total
         self._start = progress.step
-        self._start_time: float | None = None
+        self._start_time = math.nan
         self._rows: list[dict[str, float]] = []
 
     def add(self, values: dict[str, float]) -> None:
         """Takes the losses of a step."""
-        if self._start_time is None:  # the first step also builds the graph: not counted in the rate
+        if math.isnan(self._start_time):  # the first step also builds the graph: not counted in the rate
             self._start_time, self._start = time.monotonic(), self._start + 1
         self._rows.append(values)
 

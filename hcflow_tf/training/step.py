@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -48,7 +49,9 @@ class TrainingStep:
         """Creates optimisers (and, where the recipe has them, discriminator and VGG) inside the strategy's scope."""
         self.config, self.model, self.strategy = config, model, strategy
         rates = config.optimizer
-        self.features = self.discriminator = self.discriminator_optimizer = None
+        self.features: Any = None
+        self.discriminator: Any = None
+        self.discriminator_optimizer: FlatAdam | None = None
         with strategy.scope():
             self.optimizer = FlatAdam(model, rates, learning_rate=rates.learning_rate, strategy=strategy, ema=config.training.ema)
             if config.losses.perceptual:
@@ -60,7 +63,7 @@ class TrainingStep:
                 )
         self._updates = [self._compile(terms, self._generator_losses, self.optimizer) for terms in update_terms(config.losses)]
         self._discriminator_update = None
-        if self.discriminator is not None:
+        if self.discriminator_optimizer is not None:
             self._discriminator_update = self._compile(
                 ("discriminator",), self._discriminator_losses, self.discriminator_optimizer
             )
@@ -93,7 +96,8 @@ class TrainingStep:
             if step < rates.discriminator_warmup_steps:
                 updates = []
             updates.append((self._discriminator_update, rates.discriminator_learning_rate))
-        values, skipped = {}, []
+        values: dict[str, float] = {}
+        skipped: list[str] = []
         for index, (update, rate) in enumerate(updates):
             seed = tf.constant([self.config.training.seed, step * 4 + index], tf.int64)
             update_values, bad = update(hr, lr, seed, rate * factor)

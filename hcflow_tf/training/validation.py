@@ -34,7 +34,8 @@ def validate(model: HCFlow, pairs: Iterable[Pair], quantization_levels: int = 25
       Means over the images of psnr_rgb, psnr_y, lr_psnr (dB), ssim_rgb, ssim_y and, for super-resolution, bits_per_dim;
       and of the first image [LR, temperature 0, temperature 0.8, HR], uint8, all in the size of HR.
     """
-    rows, pictures = [], []
+    rows: list[dict[str, float]] = []
+    pictures: list[np.ndarray] = []
     for _, hr, lr in pairs:
         figures, images = _measure(model, hr, lr, quantization_levels)
         rows.append(figures)

@@ -65,7 +65,7 @@ def _check_archive(path: pathlib.Path) -> None:
             raise ValueError("its entries claim to be larger than the file")
 
 
-def _to_numpy(name: object, tensor: object) -> np.ndarray:
+def _to_numpy(name: object, tensor: typing.Any) -> np.ndarray:
     """A dense tensor of real numbers as float32."""
     if not isinstance(name, str) or not tensor.dtype.is_floating_point or str(tensor.layout) != "torch.strided":
         raise ValueError(f"{str(name)[:80]!r} is a {tensor.layout} tensor of {tensor.dtype}")
@@ -122,8 +122,8 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:
 
 def released_name(name: str, config: ModelConfig) -> str:
     """The name in the authors' files of our weight `name` (see `HCFlow.named_weights`)."""
-    level, rest = name.split("/", 1)
-    level = int(level.removeprefix("level_")) - 1
+    first, rest = name.split("/", 1)
+    level = int(first.removeprefix("level_")) - 1
     part, *inner = rest.split("/")
     if part.startswith("main_step_"):
         layer = level * (config.main_steps + 2) + int(part.removeprefix("main_step_"))
@@ -136,7 +136,7 @@ def released_name(name: str, config: ModelConfig) -> str:
         return f"{prefix}.f.{_LEAF[inner[0]]}"
     if inner[0] in ("conv_first", "conv_last"):
         return f"{prefix}.{'conv_first' if inner[0] == 'conv_first' else 'trunk_conv1'}.{_LEAF[inner[1]]}"
-    trunk, block = re.match(r"trunk_([ab])_(\d+)", inner[0]).groups()
+    _, trunk, block = inner[0].split("_")
     dense, conv = inner[1].removeprefix("block_"), inner[2].removeprefix("conv_")
     return f"{prefix}.RRDB_trunk{'ab'.index(trunk)}.{int(block) - 1}.RDB{dense}.conv{conv}.{_LEAF[inner[3]]}"
 

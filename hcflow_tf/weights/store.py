@@ -8,7 +8,7 @@ import os
 import pathlib
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -101,7 +101,7 @@ def save_weights(model: HCFlow, path: str | os.PathLike) -> None:
     write_arrays(path, {name: np.asarray(variable, np.float32) for name, variable in model.named_weights().items()})
 
 
-def write_arrays(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: str | os.PathLike, arrays: Mapping[str, Any]) -> None:
     """Writes arrays by name to an .npz file, beside first and then renamed."""
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
