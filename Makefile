@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 RUN := runs/quickstart
 
-.PHONY: help install quickstart test test-slow lint format clean
+.PHONY: help install quickstart test test-slow web web-test lint format clean
 
 help:
 	@echo "make quickstart  train a small model (minutes on a CPU), compare it with bicubic, write $(RUN)/comparison.png"
 	@echo "make test        lint, types and tests"
 	@echo "make test-slow   the tests that take longer"
+	@echo "make web         build the page that enlarges pictures in the browser into web/dist (needs Node.js 20 and npm)"
+	@echo "make web-test    test it in Chromium against the commands"
 	@echo "make format      format the code"
 
 install: $(VENV)/installed
@@ -36,9 +38,21 @@ test: lint
 test-slow: install
 	$(VENV)/bin/python -m pytest -m slow
 
+web: install web/node_modules/installed
+	npm --prefix web run --silent build
+	$(VENV)/bin/python web/export_models.py web/dist/models
+
+web/node_modules/installed: web/package-lock.json
+	npm --prefix web ci --no-audit --no-fund
+	@touch $@
+
+web-test:
+	@if command -v npm >/dev/null; then $(MAKE) web && PYTHON=$(abspath $(VENV))/bin/python node --test web/test/; \
+	else echo "web-test skipped: needs Node.js 20 or later with npm"; fi
+
 format: install
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) runs build dist *.egg-info web/dist web/node_modules

@@ -132,6 +132,18 @@ def test_onnx(request, tmp_path, name, layout, opset):
         assert_runs_like(runtime, model, height, width)
 
 
+def test_onnx_float16(rescaling, tmp_path):
+    """Half the bytes; close, but not just the float32 file; inputs and outputs as ever."""
+    model, directory = rescaling
+    path, small = tmp_path / "m.onnx", tmp_path / "small.onnx"
+    assert export("onnx", "--model", directory, "--output", path) == 0
+    assert export("onnx", "--model", directory, "--output", small, "--precision", "float16") == 0
+    assert small.stat().st_size < path.stat().st_size
+    runtime = open_runtime(small)
+    assert runtime.can_encode
+    assert_loses_little(model, runtime, allowed=0.02)
+
+
 def test_failed_check_leaves_no_file(super_resolution, tmp_path, monkeypatch, capsys):
     from hcflow_tf.runtimes import tensor_functions
 

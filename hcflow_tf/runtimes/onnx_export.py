@@ -2,7 +2,8 @@
 
 Inputs lr [B, h, w, 3] (or [B, 3, h, w]) float32 RGB in [0, 1] and latents_1 to latents_L, already scaled by the
 temperature; output hr, not clipped. Batch, height and width are free. The metadata say scale, task, layout, colour
-order, value range and version.
+order, value range and version. With --precision float16 the weights are stored in half the bytes; what is computed stays
+float32.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import argparse
 import pathlib
 import tempfile
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 import hcflow_tf
 from hcflow_tf.runtimes import export_frame as frame
@@ -22,9 +25,17 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from hcflow_tf.models.folded import InferenceModel
+    from hcflow_tf.models.hcflow import HCFlow
+    from hcflow_tf.runtimes.onnx import OnnxRuntime
 
 TOLERANCE = 1e-4
 """Largest error as a share of the largest value."""
+
+ALLOWED_LOSS = 0.02
+"""float16: dB of Y-PSNR."""
+
+SMALL = 64
+"""Weights of fewer values stay float32 in a float16 file: they take no room."""
 
 OPSETS = range(13, 19)
 """Those that tf2onnx writes and that have every operation; 13 is from 2020."""
@@ -34,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     frame.add_arguments(parser, "file to write, NAME.onnx")
     parser.add_argument("--opset", type=int, choices=OPSETS, default=OPSETS[-1], help="ONNX operator set (default 18)")
+    parser.add_argument("--precision", choices=("float32", "float16"), default="float32", help="of the weights (default float32)")
     parser.add_argument("--layout", choices=("nhwc", "nchw"), default="nhwc", help="of images and latents (default nhwc)")
 
 
@@ -55,12 +67,26 @@ def run(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="hcflow-") as folder:
         for path, content in contents.items():
             (pathlib.Path(folder) / path.name).write_bytes(content)
-        runtime = OnnxRuntime(pathlib.Path(folder) / args.output.name)
-        error = frame.check_runtime(runtime, list(frame.check_images(model)), TOLERANCE)
-    print(f"largest error: {error:.1e} of the largest value")
+        check(model, OnnxRuntime(pathlib.Path(folder) / args.output.name), args.precision)
     for path, content in contents.items():
         write_atomically(path, content)
         print(f"{path}: {len(content) / 2**20:.1f} MiB")
+
+
+def check(model: HCFlow, runtime: OnnxRuntime, precision: str) -> None:
+    """Compares the file with the model.
+
+    Raises:
+      HCFlowError: they differ by more than the precision allows.
+    """
+    if precision == "float32":
+        error = frame.check_runtime(runtime, list(frame.check_images(model)), TOLERANCE)
+        print(f"largest error: {error:.1e} of the largest value")
+        return
+    for image in frame.check_images(model, temperature=0.0):
+        decoded = runtime.decode(image.lr, image.latents)
+        loss = frame.check_psnr(f"decode of a {image.name}", decoded, image.decoded, image.hr, ALLOWED_LOSS)
+        print(f"{image.name}: {loss:+.4f} dB of Y-PSNR lost")
 
 
 def convert(
@@ -91,6 +117,8 @@ def convert(
         outputs_as_nchw=list(outputs) if nchw else None,
         tensors_to_rename={**inputs, **outputs},
     )
+    if args.precision == "float16":
+        store_in_float16(file.graph)
     name_dimensions(file, folded, nchw=nchw)
     onnx.helper.set_model_props(file, metadata(folded, args.layout))
     file.producer_name, file.producer_version = "hcflow_tf", hcflow_tf.__version__
@@ -100,6 +128,29 @@ def convert(
     except onnx.checker.ValidationError as error:
         raise HCFlowError(f"{frame.FAILED}: {' '.join(str(error).split())[:300]}") from error
     return file
+
+
+def store_in_float16(graph: onnx.GraphProto) -> None:
+    """Stores the larger float32 weights as float16, each followed by a Cast back, which a runtime folds when it loads.
+
+    Raises:
+      HCFlowError: a weight is too large for float16.
+    """
+    import onnx
+
+    casts = []
+    for weight in list(graph.initializer):
+        values = onnx.numpy_helper.to_array(weight)
+        if values.dtype != np.float32 or values.size < SMALL:
+            continue
+        if np.abs(values).max() > np.finfo(np.float16).max:
+            raise HCFlowError(f"{frame.FAILED}: {weight.name} is too large for float16")
+        name, stored = weight.name, f"{weight.name}_float16"
+        weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), stored))
+        casts.append(onnx.helper.make_node("Cast", [stored], [name], name=f"{name}_cast", to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def metadata(folded: InferenceModel, layout: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from hcflow_tf.support.errors import HCFlowError, complain
 
-COMMANDS = ("train", "evaluate", "compare", "upscale", "downscale", "convert", "prepare", "info", "export")
+COMMANDS = ("train", "evaluate", "compare", "upscale", "downscale", "convert", "prepare", "info", "export", "demo")
 
 
 def execute(name: str, argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,57 @@
+"""Exports the shipped models for the page: MODEL.PRECISION.onnx files and models.json, which tells the page what they are.
+
+python web/export_models.py web/dist/models
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+
+from hcflow_tf.export import script
+from hcflow_tf.models.complexity import measure
+from hcflow_tf.runtimes.exported import encoder_path
+from hcflow_tf.weights.shipped import DEFAULT_MODEL
+from hcflow_tf.weights.store import load_model
+
+PRECISIONS = ("float32", "float16")
+
+
+def export(task: str, name: str, folder: pathlib.Path) -> dict:
+    """Writes one model's files; returns its entry of models.json."""
+    model = load_model(name)
+    cost = measure(model.config, {key: weight.shape for key, weight in model.named_weights().items()})
+    files = {}
+    for precision in PRECISIONS:
+        path = folder / f"{name}.{precision}.onnx"
+        options = ["--model", name, "--output", str(path), "--precision", precision, "--overwrite"]
+        if code := script("onnx", options):
+            raise SystemExit(code)
+        parts = {"decoder": path, "encoder": encoder_path(path)}
+        files[precision] = {
+            part: {"file": file.name, "bytes": file.stat().st_size} for part, file in parts.items() if file.is_file()
+        }
+    return {
+        "name": name,
+        "task": task,
+        "scale": model.scale,
+        "latent_channels": list(model.flow.latent_channels),
+        "overlap": cost.overlap,
+        "decode_bytes": cost.decode_bytes,
+        "files": files,
+    }
+
+
+def main() -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=pathlib.Path, help="folder to write to")
+    folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
+    models = [export(task, name, folder) for task, name in DEFAULT_MODEL.items()]
+    (folder / "models.json").write_text(json.dumps(models, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
