@@ -79,8 +79,8 @@ def server(folder: pathlib.Path, host: str, port: int) -> http.server.ThreadingH
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     with server(args.folder, args.host, args.port) as page:
-        host, port = page.server_address[:2]
-        print(f"http://{'localhost' if host == '127.0.0.1' else host}:{port}/  (Ctrl-C stops it)")
+        host = "localhost" if args.host == "127.0.0.1" else args.host
+        print(f"http://{host}:{page.server_port}/  (Ctrl-C stops it)")
         sys.stdout.flush()
         try:
             page.serve_forever()
