@@ -80,15 +80,15 @@ def assert_same_bytes(served: np.ndarray, floats: np.ndarray) -> None:
     assert (np.abs(served - levels) <= 0.51).all()
 
 
-def test_every_signature_in_a_process_without_hcflow_tf(served, tmp_path):
-    model, directory = served
+def requests_to(model) -> dict[str, dict[str, np.ndarray]]:
+    """One request to each signature: two LR images of 6 x 5, HR images of 24 x 20."""
     rng = np.random.default_rng(0)
     lr, hr = rng.integers(0, 256, (2, 6, 5, 3), np.uint8), rng.integers(0, 256, (2, 24, 20, 3), np.uint8)
     temperatures, seeds = np.array([0.4, 0.9], np.float32), np.array([3, 8])
     float_lr, float_hr = lr / np.float32(255), hr / np.float32(255)
     latents = [z.numpy() for z in model.draw_latents(lr.shape, 0.8, seed=2)]
     named = {f"latents_{level}": z for level, z in enumerate(latents, start=1)}
-    inputs = {
+    return {
         "serving_default": {"image": lr},
         "upscale": {"image": lr},
         "sample": {"image": lr, "temperature": temperatures, "seed": seeds},
@@ -99,6 +99,14 @@ def test_every_signature_in_a_process_without_hcflow_tf(served, tmp_path):
         "decode": {"lr": float_lr, **named},
         "log_prob": {"hr": float_hr, "lr": float_lr},
     }
+
+
+def test_every_signature_in_a_process_without_hcflow_tf(served, tmp_path):
+    model, directory = served
+    inputs = requests_to(model)
+    temperatures, seeds = inputs["sample"]["temperature"], inputs["sample"]["seed"]
+    float_lr, *latents = inputs["decode"].values()
+    float_hr = inputs["encode"]["hr"]
     np.savez(tmp_path / "in.npz", **{f"{s}/{name}": value for s, values in inputs.items() for name, value in values.items()})
     command = [sys.executable, "-c", CLEAN_PROCESS, directory / "1", tmp_path / "in.npz", tmp_path / "out.npz"]
     subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
@@ -128,6 +136,59 @@ def test_every_signature_in_a_process_without_hcflow_tf(served, tmp_path):
     floats |= dict(zip(("encode/lr", "encode/latents_1", "encode/latents_2"), parts, strict=True))
     for name, expected in floats.items():
         assert np.abs(out[name] - expected).max() <= 1e-5 * np.abs(expected).max(), name
+
+
+@pytest.fixture(scope="module")
+def native_client(tmp_path_factory):
+    """The C program over TensorFlow's library, built."""
+    sys.path.insert(0, str(pathlib.Path(__file__).parent / "native"))
+    import build
+
+    if build.compiler() is None:
+        pytest.skip("no C compiler (cc, or name one by CC)")
+    output = tmp_path_factory.mktemp("native") / "saved_model_client"
+    build.build("saved_model_client", output)
+    return output
+
+
+def test_every_signature_from_c(served, runtime, native_client, tmp_path):
+    """TensorFlow's C++ runtime, without Python, loads the export by its tag and gives what Python gives."""
+    from tensor_file import read_results, write_requests
+
+    model, directory = served
+    requests = requests_to(model)
+    write_requests(tmp_path / "requests", requests)
+    subprocess.run([native_client, directory / "1", tmp_path / "requests", tmp_path / "results"], check=True, timeout=300)
+    results = read_results(tmp_path / "results")
+    assert sorted(results) == sorted(runtime._signatures)
+    for signature, outputs in results.items():
+        expected = runtime.call(signature, **requests[signature])
+        assert sorted(outputs) == sorted(expected)
+        for name, value in outputs.items():
+            if value.dtype.kind == "f":
+                error = np.abs(value - expected[name]).max()
+                assert error <= 1e-6 * np.abs(expected[name]).max(), f"{signature}/{name}: {error}"
+            else:
+                np.testing.assert_array_equal(value, expected[name], f"{signature}/{name}")
+
+
+def test_errors_from_c(served, native_client, tmp_path):
+    """What the model refuses reaches a C caller as text; so do a missing input, signature and directory."""
+    from tensor_file import write_requests
+
+    _, directory = served
+    for path, requests, message in (
+        ("1", {"upscale_bytes": {"image_bytes": np.array([b"not an image"])}}, "not a PNG or JPEG file"),
+        ("1", {"upscale": {"image": np.zeros((1, 33, 32, 3), np.uint8)}}, "must have 1 to 1024 pixels"),
+        ("1", {"upscale": {"lr": np.zeros((1, 4, 4, 3), np.uint8)}}, "the input image is missing"),
+        ("1", {"enlarge": {}}, "the model has no signature enlarge"),
+        ("7", {"upscale": {}}, "Could not find SavedModel"),
+    ):
+        write_requests(tmp_path / "requests", requests)
+        command = [native_client, directory / path, tmp_path / "requests", tmp_path / "results"]
+        finished = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert finished.returncode == 1
+        assert message in finished.stderr
 
 
 def test_warmup_requests_replay(served, runtime):
