@@ -18,8 +18,8 @@ import tempfile
 
 import numpy as np
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/native")]  # so that a checkout works without being installed
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # so that a checkout works without being installed
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "tests/native"))
 
 from build import build, compiler
 from tensor_file import write_requests
