@@ -20,6 +20,7 @@ PROGRAMS = {
         "tensorflow",
         ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2"),
     ),
+    "litert_decode": ("examples/litert_c/decode.c", "ai_edge_litert", ("libLiteRt.so",)),
 }
 """Program -> its source, the package whose library it uses, the files of that library."""
 
