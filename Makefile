@@ -47,7 +47,7 @@ web/node_modules/installed: web/package-lock.json
 	@touch $@
 
 web-test:
-	@if command -v npm >/dev/null; then $(MAKE) web && PYTHON=$(abspath $(VENV))/bin/python node --test web/test/; \
+	@if command -v npm >/dev/null; then $(MAKE) web && PYTHON=$(abspath $(VENV))/bin/python node --test web/test/all.test.mjs; \
 	else echo "web-test skipped: needs Node.js 20 or later with npm"; fi
 
 format: install
