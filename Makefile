@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := runs/quickstart
 
-.PHONY: help install quickstart test test-slow web web-test lint format clean
+.PHONY: help install quickstart test test-slow web web-test docs lint format clean
 
 help:
 	@echo "make quickstart  train a small model (minutes on a CPU), compare it with bicubic, write $(RUN)/comparison.png"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-slow   the tests that take longer"
 	@echo "make web         build the page that enlarges pictures in the browser into web/dist (needs Node.js 20 and npm)"
 	@echo "make web-test    test it in Chromium against the commands"
+	@echo "make docs        build the site of docs/, with a reference and the page, into site/"
 	@echo "make format      format the code"
 
 install: $(VENV)/installed
@@ -20,7 +21,7 @@ $(VENV)/installed: requirements.txt setup.py
 	  || { echo "hcflow_tf needs Python 3.11 or later; name one: make PYTHON=python3.12 install" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)/bin/python -m pip install --quiet -r requirements.txt -e '.[export,dev]'
+	$(VENV)/bin/python -m pip install --quiet -r requirements.txt -e '.[export,dev,docs]'
 	@touch $@
 
 quickstart: install
@@ -50,9 +51,13 @@ web-test:
 	@if command -v npm >/dev/null; then $(MAKE) web && PYTHON=$(abspath $(VENV))/bin/python node --test web/test/all.test.mjs; \
 	else echo "web-test skipped: needs Node.js 20 or later with npm"; fi
 
+docs: install
+	@if command -v npm >/dev/null; then $(MAKE) web; else echo "without the page: npm is missing"; fi
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet --site-dir site
+
 format: install
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info web/dist web/node_modules
+	rm -rf $(VENV) runs build dist *.egg-info site web/dist web/node_modules

@@ -46,6 +46,7 @@ setuptools.setup(
             "tensorflow-serving-api>=2.20",
         ],
         "convert": ["torch>=2.4"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.7,<10", "mkdocstrings[python]>=1", "latex2mathml>=3.78"],
         "dev": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.14", "mypy>=2.4", "pre-commit>=4"],
     },
     entry_points={"console_scripts": ["hcflow = hcflow_tf.support.cli:main"]},
