@@ -16,7 +16,7 @@ help:
 
 install: $(VENV)/installed
 
-$(VENV)/installed: requirements.txt setup.py
+$(VENV)/installed: requirements.txt setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "hcflow_tf needs Python 3.11 or later; name one: make PYTHON=python3.12 install" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)

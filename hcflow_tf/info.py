@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--model", help="model directory or name, SavedModel, .tflite, .onnx, or bicubic")
-    group.add_argument("--config", metavar="C.yaml", help="a training config")
+    group.add_argument("--config", metavar="C.yaml|NAME", help="a training config")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from hcflow_tf.support.errors import UsageError, one_line
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds this command's options."""
-    parser.add_argument("--config", required=True, metavar="C.yaml", help="the training config")
+    parser.add_argument("--config", required=True, metavar="C.yaml|NAME", help="the training config")
     parser.add_argument(
         "--set",
         dest="overrides",

@@ -1,7 +1,7 @@
 """Train a model from a YAML config.
 
-    hcflow train --config configs/quickstart.yaml
-    hcflow train --config configs/sr_x4.yaml --set data.train.hr=my/photos --run-dir runs/mine
+    hcflow train --config quickstart
+    hcflow train --config sr_x4 --set data.train.hr=my/photos --run-dir runs/mine
 
 The run directory is itself a model directory for all other commands. The same command goes on with an interrupted run.
 """
@@ -18,7 +18,7 @@ from hcflow_tf.support.quiet import start_tensorflow
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
-    parser.add_argument("--config", required=True, help="YAML file, such as those in configs/")
+    parser.add_argument("--config", required=True, help="a YAML file, or the name of a packaged config, such as sr_x4")
     parser.add_argument("--run-dir", type=pathlib.Path, help="where the run is kept (default: runs/NAME-OF-CONFIG)")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a key of the config")
     parser.add_argument("--resume", choices=("auto", "never"), default="auto", help="go on with a run in --run-dir, or refuse")

@@ -11,6 +11,7 @@ import warnings
 
 import pytest
 
+from hcflow_tf import __version__
 from hcflow_tf.support import cli
 from hcflow_tf.support.errors import HCFlowError, UsageError
 
@@ -126,6 +127,11 @@ def test_a_reader_that_goes_away_is_no_crash():
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 1
+
+
+def test_version():
+    result = subprocess.run([sys.executable, "-m", "hcflow_tf", "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout == f"hcflow {__version__}\n"
 
 
 def test_importing_the_package_does_not_wait_for_tensorflow():

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from hcflow_tf.config import Config, dump_config, load_config, parse_config, save_config
+from hcflow_tf.config.packaged import packaged_configs
 from hcflow_tf.support.errors import UsageError
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -262,10 +263,20 @@ def test_unreadable_file_is_named(tmp_path):
         UsageError, match=r"cannot read config .*sr_x5.yaml: No such file or directory; did you mean .*sr_x4.yaml\?"
     ):
         load_config(tmp_path / "sr_x5.yaml")
+    with pytest.raises(UsageError, match=r"cannot read config sr_x44: No such file or directory; did you mean sr_x4\?"):
+        load_config("sr_x44")
     with pytest.raises(UsageError, match=r"cannot read config .*latin.yaml: .*utf-8"):
         load_config(tmp_path / "latin.yaml")
     with pytest.raises(UsageError, match="Is a directory"):
         load_config(tmp_path)
+
+
+def test_packaged_configs_have_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert {"quickstart", "sr_x4", "rescale_x4_compact"} <= set(packaged_configs())
+    assert load_config("sr_x4", ["training.steps=300001"]).training.steps == 300_001
+    (tmp_path / "sr_x4").write_text("model: {scale: 2}")  # a file of that name goes first
+    assert load_config("sr_x4").model.scale == 2
 
 
 def test_config_cannot_be_changed_after_validation():

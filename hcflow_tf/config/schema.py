@@ -7,15 +7,16 @@ import math
 import os
 import pathlib
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import pydantic
 import yaml
 
 from hcflow_tf.config import strict_yaml
+from hcflow_tf.config.packaged import packaged_configs
 from hcflow_tf.support.errors import UsageError
-from hcflow_tf.support.files import is_folder, read_file, write_atomically
+from hcflow_tf.support.files import is_file, is_folder, read_file, write_atomically
 
 FORMAT_VERSION = 1
 """Version of the model directory format, stored as `format_version` in its config.yaml."""
@@ -255,16 +256,19 @@ class Config(_Section):
 
 
 def load_config(path: str | os.PathLike, overrides: list[str] | tuple[str, ...] = ()) -> Config:
-    """Reads a YAML config, applies `section.key=value` overrides and validates.
+    """Reads a YAML file, or the packaged config of that name, applies `section.key=value` overrides and validates.
 
     Raises:
       UsageError: one line per problem, with the key, the reason and the nearest valid name.
     """
     path = pathlib.Path(path)
+    packaged = packaged_configs()
+    if not is_file(path):
+        path = packaged.get(str(path), path)
     try:
         text = read_file(path, limit=MAX_CONFIG_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
-        near = _nearest_file(path)
+        near = _nearest_file(path, packaged)
         raise UsageError(f"cannot read config {path}: {getattr(error, 'strerror', None) or error}{near}") from error
     return parse_config(text, overrides, source=str(path))
 
@@ -345,7 +349,9 @@ def _nearest_key(path: tuple) -> str:
     return f"did you mean {'.'.join([*parents, near[0]])}?" if near else f"valid keys: {', '.join(valid)}"
 
 
-def _nearest_file(path: pathlib.Path) -> str:
-    names = sorted(p.name for p in path.parent.glob("*.yaml")) if is_folder(path.parent) else []
-    near = difflib.get_close_matches(path.name, names, n=1)
-    return f"; did you mean {path.parent / near[0]}?" if near else ""
+def _nearest_file(path: pathlib.Path, packaged: Iterable[str]) -> str:
+    """The YAML file beside it or the packaged config whose name is nearest."""
+    files = sorted(path.parent.glob("*.yaml")) if is_folder(path.parent) else []
+    by_name = {file.name: str(file) for file in files} | {name: name for name in packaged}
+    near = difflib.get_close_matches(path.name, by_name, n=1)
+    return f"; did you mean {by_name[near[0]]}?" if near else ""

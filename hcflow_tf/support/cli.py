@@ -11,6 +11,7 @@ import types
 import warnings
 from collections.abc import Sequence
 
+from hcflow_tf import __version__
 from hcflow_tf.support.errors import HCFlowError, complain
 
 COMMANDS = ("train", "evaluate", "compare", "upscale", "downscale", "convert", "prepare", "info", "export", "demo")
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="hcflow", description="HCFlow in TensorFlow.", epilog="hcflow NAME --help explains one."
     )
+    parser.add_argument("--version", action="version", version=f"hcflow {__version__}")
     parser.add_argument("command", choices=COMMANDS)
     return execute(parser.parse_args(argv[:1]).command, argv[1:])
 
