@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -277,6 +278,14 @@ def test_scan_is_the_same_for_any_number_of_workers(folder, workers):
     report = scan(pairs, MemoryCache(SCALE), CROP, max_bad_share=0.9, workers=workers)
     assert [pair.hr.name for pair in report.good] == ["0.png", "1.png", "2.png", "3.png", "4.png"]
     assert list(report.bad) == sorted(report.bad)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_shown_on_a_terminal_only(terminal, folder, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    scan([Pair(path) for path in sorted(folder.iterdir())], NoCache(SCALE), CROP, max_bad_share=0, show_progress=True)
+    shown = capsys.readouterr().err
+    assert ("decoding: 100%|" in shown) if terminal else shown == ""
 
 
 def test_a_cache_that_cannot_be_written_is_no_bad_image(config, folder):

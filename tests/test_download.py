@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import pathlib
+import sys
 import threading
 
 import pytest
@@ -64,28 +65,29 @@ def part_of(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f"{path.name}.part")
 
 
-def test_whole_file_with_progress_and_record(server, tmp_path):
-    seen = []
-    path = download.fetch(server.url, tmp_path / "new" / "w.pth", progress=lambda *state: seen.append(state))
+@pytest.mark.parametrize("terminal", [True, False])
+def test_whole_file_with_progress_and_record(terminal, server, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    path = download.fetch(server.url, tmp_path / "new" / "w.pth")
     assert path.read_bytes() == CONTENT
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
-    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    shown = capsys.readouterr().err
+    assert ("w.pth: 100%|" in shown) if terminal else shown == ""
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["w.pth", "w.pth.sha256"]
     assert path.with_name("w.pth.sha256").read_text() == f"{hashlib.sha256(CONTENT).hexdigest()}  w.pth\n"
 
 
 def test_a_file_that_is_there_is_used_and_checked(server, tmp_path):
-    path = download.fetch(server.url, tmp_path / "w.pth", progress=None)
-    download.fetch(server.url, path, progress=None)
+    path = download.fetch(server.url, tmp_path / "w.pth", show_progress=False)
+    download.fetch(server.url, path, show_progress=False)
     assert len(server.ranges) == 1
     path.write_bytes(CONTENT[:-1])
     with pytest.raises(HCFlowError, match=r"w\.pth does not have the SHA-256 .+ delete it"):
-        download.fetch(server.url, path, progress=None)
+        download.fetch(server.url, path, show_progress=False)
 
 
 def test_a_cut_connection_is_resumed_in_the_same_call(server, tmp_path):
     server.cuts = [100_000, 300_000]
-    path = download.fetch(server.url, tmp_path / "w.pth", progress=None)
+    path = download.fetch(server.url, tmp_path / "w.pth", show_progress=False)
     assert path.read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=100000-", "bytes=300000-"]
 
@@ -94,10 +96,10 @@ def test_a_lost_connection_is_resumed_by_the_next_call(server, tmp_path):
     server.cuts = [100_000, 100_000]  # the second brings nothing
     path = tmp_path / "w.pth"
     with pytest.raises(HCFlowError, match=r"cannot download .+ early \(0\.1 MB are kept: run it again"):
-        download.fetch(server.url, path, progress=None)
+        download.fetch(server.url, path, show_progress=False)
     assert not path.exists()
     assert part_of(path).read_bytes() == CONTENT[:100_000]
-    assert download.fetch(server.url, path, progress=None).read_bytes() == CONTENT
+    assert download.fetch(server.url, path, show_progress=False).read_bytes() == CONTENT
     assert server.ranges[-1] == "bytes=100000-"
     assert not part_of(path).exists()
 
@@ -105,34 +107,34 @@ def test_a_lost_connection_is_resumed_by_the_next_call(server, tmp_path):
 def test_a_server_without_ranges_starts_again(server, tmp_path):
     server.supports_range = False
     part_of(tmp_path / "w.pth").write_bytes(b"x" * 100)
-    assert download.fetch(server.url, tmp_path / "w.pth", progress=None).read_bytes() == CONTENT
+    assert download.fetch(server.url, tmp_path / "w.pth", show_progress=False).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("part", [CONTENT, CONTENT + b"x"], ids=["complete", "too long"])
 def test_a_part_that_has_no_rest(server, tmp_path, part):
     part_of(tmp_path / "w.pth").write_bytes(part)
-    assert download.fetch(server.url, tmp_path / "w.pth", progress=None).read_bytes() == CONTENT
+    assert download.fetch(server.url, tmp_path / "w.pth", show_progress=False).read_bytes() == CONTENT
 
 
 def test_wrong_checksum_keeps_nothing(server, tmp_path):
     with pytest.raises(HCFlowError, match="expected 00"):
-        download.fetch(server.url, tmp_path / "w.pth", sha256="00", progress=None)
+        download.fetch(server.url, tmp_path / "w.pth", sha256="00", show_progress=False)
     assert list(tmp_path.iterdir()) == []
     good = hashlib.sha256(CONTENT).hexdigest().upper()
-    assert download.fetch(server.url, tmp_path / "w.pth", sha256=good, progress=None).is_file()
+    assert download.fetch(server.url, tmp_path / "w.pth", sha256=good, show_progress=False).is_file()
     with pytest.raises(HCFlowError, match="does not have the SHA-256 11"):
-        download.fetch(server.url, tmp_path / "w.pth", sha256="11", progress=None)
+        download.fetch(server.url, tmp_path / "w.pth", sha256="11", show_progress=False)
 
 
 def test_not_found(server, tmp_path):
     with pytest.raises(HCFlowError, match=r"cannot download .+/nothing: HTTP 404 Not Found$"):
-        download.fetch(f"{server.url[:-4]}nothing", tmp_path / "w.pth", progress=None)
+        download.fetch(f"{server.url[:-4]}nothing", tmp_path / "w.pth", show_progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_network(tmp_path):
     with pytest.raises(HCFlowError, match=r"cannot download http://127\.0\.0\.1:1/file: .*refused") as caught:
-        download.fetch("http://127.0.0.1:1/file", tmp_path / "w.pth", progress=None)
+        download.fetch("http://127.0.0.1:1/file", tmp_path / "w.pth", show_progress=False)
     assert "\n" not in str(caught.value)
 
 
@@ -141,16 +143,16 @@ def test_disk_full(server, tmp_path):
         pytest.skip("this system has no /dev/full")
     part_of(tmp_path / "w.pth").symlink_to("/dev/full")
     with pytest.raises(HCFlowError, match=r"cannot write .+w\.pth\.part: No space left on device"):
-        download.fetch(server.url, tmp_path / "w.pth", progress=None)
+        download.fetch(server.url, tmp_path / "w.pth", show_progress=False)
     assert not (tmp_path / "w.pth").exists()
 
 
 def test_folder_that_cannot_be_made(server, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(HCFlowError, match="cannot write"):
-        download.fetch(server.url, tmp_path / "file" / "w.pth", progress=None)
+        download.fetch(server.url, tmp_path / "file" / "w.pth", show_progress=False)
 
 
 def test_mirror_stands_in_for_every_address(server, tmp_path, monkeypatch):
     monkeypatch.setenv(download.MIRROR, server.url[:-4])
-    assert download.fetch("https://example.invalid/a/b/file", tmp_path / "w", progress=None).read_bytes() == CONTENT
+    assert download.fetch("https://example.invalid/a/b/file", tmp_path / "w", show_progress=False).read_bytes() == CONTENT

@@ -1,4 +1,8 @@
-"""Reading YAML strictly: a key given twice is an error, 1e-4 is a number, no aliases, and `--set` overrides."""
+"""Reading YAML strictly: a key given twice is an error, 1e-4 is a number, no aliases, and `--set` overrides.
+
+On PyYAML: ruamel.yaml refuses keys given twice and reads 1e-4 by itself, but needs the same hooks for the rest, and it would
+read `on` and `yes` in configs that people have as text.
+"""
 
 from __future__ import annotations
 

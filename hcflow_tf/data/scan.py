@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from tqdm import tqdm
 
 from hcflow_tf.data.cache import Cache
 from hcflow_tf.data.pairs import Pair, check_sizes
@@ -53,7 +53,7 @@ def scan(
       crop_size: an HR image with a shorter side, once cut to the cache's scale, is too small.
       max_bad_share: the largest share of `pairs` that may be bad, 0 to 1.
       workers: threads.
-      show_progress: print a progress line on stderr.
+      show_progress: show a progress bar on stderr, if that is a terminal.
 
     Raises:
       HCFlowError: more bad images than that, naming the first five; sizes of a pair that do not fit the scale; the cache
@@ -121,16 +121,6 @@ def _in_parallel(check: Callable[[Pair], None], pairs: Sequence[Pair], workers: 
         pool.shutdown(cancel_futures=True)
 
 
-def _with_progress(results: Iterable, total: int, label: str, show: bool) -> Iterator:
-    """Passes results on and keeps one line on stderr up to date, if that is a terminal."""
-    show = show and sys.stderr.isatty()
-    start = last = time.monotonic()
-    for count, result in enumerate(results, 1):
-        now = time.monotonic()
-        if show and (now - last > 0.2 or count == total):
-            left = (now - start) / count * (total - count)
-            print(f"\r{label}: {count:,} of {total:,} images, {left:,.0f} s left \x1b[K", end="", file=sys.stderr, flush=True)
-            last = now
-        yield result
-    if show:
-        print(file=sys.stderr)
+def _with_progress(results: Iterable, total: int, label: str, show: bool) -> Iterable:
+    """Passes results on, with a progress bar on stderr if that is a terminal."""
+    return tqdm(results, label, total, unit=" images", disable=None if show else True)

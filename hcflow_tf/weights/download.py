@@ -6,10 +6,10 @@ import hashlib
 import http.client
 import os
 import pathlib
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+
+from tqdm import tqdm
 
 from hcflow_tf import __version__
 from hcflow_tf.support.errors import HCFlowError
@@ -22,21 +22,8 @@ TIMEOUT = 30.0
 ATTEMPTS = 3
 CHUNK = 1 << 20
 
-Progress = Callable[[int, int | None], None]
 
-
-def print_progress(done: int, total: int | None) -> None:
-    """Shows megabytes on stderr: one line that grows on a terminal, one line per call elsewhere."""
-    share = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB" if total else f"{done / 1e6:.1f} MB"
-    if sys.stderr.isatty():
-        print(f"\r  {share}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-    elif done == total:
-        print(f"  {share}", file=sys.stderr, flush=True)
-
-
-def fetch(
-    url: str, path: str | os.PathLike, *, sha256: str | None = None, progress: Progress | None = print_progress
-) -> pathlib.Path:
+def fetch(url: str, path: str | os.PathLike, *, sha256: str | None = None, show_progress: bool = True) -> pathlib.Path:
     """Downloads `url` to `path` unless it is there, and returns the path.
 
     What has arrived is kept in `path`.part, and the next call goes on from there. The file's SHA-256 is written to
@@ -46,7 +33,7 @@ def fetch(
       url: http or https address; see `MIRROR`.
       path: where the file goes.
       sha256: the expected checksum, in hexadecimal, where it is known.
-      progress: called with bytes so far and in all (None if unknown); None for silence.
+      show_progress: show a progress bar on stderr, if that is a terminal.
 
     Raises:
       HCFlowError: no network, no such file, connection lost, wrong checksum, disk full.
@@ -61,7 +48,7 @@ def fetch(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise HCFlowError(f"cannot write {path}: {error.strerror}") from error
-    _download(_address(url), part, progress)
+    _download(_address(url), part, show_progress)
     actual = digest(part)
     if sha256 and actual != sha256.lower():
         part.unlink()
@@ -88,13 +75,13 @@ def _address(url: str) -> str:
     return f"{mirror.rstrip('/')}/{url.rsplit('/', 1)[1]}" if mirror else url
 
 
-def _download(url: str, part: pathlib.Path, progress: Progress | None) -> None:
+def _download(url: str, part: pathlib.Path, show_progress: bool) -> None:
     """Fetches what `part` lacks; a connection that breaks is tried again as long as it brings something."""
     reason: object = "the connection ended early"
     for _ in range(ATTEMPTS):
         before = _size(part)
         try:
-            if _fetch_rest(url, part, before, progress):
+            if _fetch_rest(url, part, before, show_progress):
                 return
         except urllib.error.HTTPError as error:
             raise HCFlowError(f"cannot download {url}: HTTP {error.code} {error.reason}") from error
@@ -106,7 +93,7 @@ def _download(url: str, part: pathlib.Path, progress: Progress | None) -> None:
     raise HCFlowError(f"cannot download {url}: {reason}{kept}")
 
 
-def _fetch_rest(url: str, part: pathlib.Path, done: int, progress: Progress | None) -> bool:
+def _fetch_rest(url: str, part: pathlib.Path, done: int, show_progress: bool) -> bool:
     """One connection; returns whether `part` is complete. Raises OSError if the network fails."""
     headers = {"User-Agent": f"hcflow_tf/{__version__}"} | ({"Range": f"bytes={done}-"} if done else {})
     try:
@@ -117,17 +104,18 @@ def _fetch_rest(url: str, part: pathlib.Path, done: int, progress: Progress | No
         if error.headers.get("Content-Range") == f"bytes */{done}":
             return True
         part.unlink()  # not a part of this file
-        return _fetch_rest(url, part, 0, progress)
+        return _fetch_rest(url, part, 0, show_progress)
     with response:
         if not (response.headers.get("Content-Range") or "").startswith(f"bytes {done}-"):
             done = 0  # the server starts again
         length = response.headers.get("Content-Length")
         total = done + int(length) if length else None
-        while chunk := response.read(CHUNK):
-            _append(part, chunk, done)
-            done += len(chunk)
-            if progress:
-                progress(done, total)
+        quiet = None if show_progress else True
+        with tqdm(total=total, initial=done, desc=part.stem, unit="B", unit_scale=True, disable=quiet) as bar:
+            while chunk := response.read(CHUNK):
+                _append(part, chunk, done)
+                done += len(chunk)
+                bar.update(len(chunk))
     return total is None or done == total
 
 
