@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := runs/quickstart
 
-.PHONY: help install quickstart test test-slow web web-test docs lint format clean
+.PHONY: help install quickstart test test-slow web web-test docs test-beam lint format clean
 
 help:
 	@echo "make quickstart  train a small model (minutes on a CPU), compare it with bicubic, write $(RUN)/comparison.png"
@@ -11,6 +11,7 @@ help:
 	@echo "make test-slow   the tests that take longer"
 	@echo "make web         build the page that enlarges pictures in the browser into web/dist (needs Node.js 20 and npm)"
 	@echo "make web-test    test it in Chromium against the commands"
+	@echo "make test-beam   test the Apache Beam pipeline in an environment of its own"
 	@echo "make docs        build the site of docs/, with a reference and the page, into site/"
 	@echo "make format      format the code"
 
@@ -51,6 +52,15 @@ web-test:
 	@if command -v npm >/dev/null; then $(MAKE) web && PYTHON=$(abspath $(VENV))/bin/python node --test web/test/all.test.mjs; \
 	else echo "web-test skipped: needs Node.js 20 or later with npm"; fi
 
+# Beam wants older versions of packages that others want newer: it gets an environment of its own.
+test-beam: .venv-beam/installed
+	.venv-beam/bin/python -m pytest tests/test_beam.py
+
+.venv-beam/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-beam
+	.venv-beam/bin/python -m pip install --quiet -e '.[beam]' pytest
+	@touch $@
+
 docs: install
 	@if command -v npm >/dev/null; then $(MAKE) web; else echo "without the page: npm is missing"; fi
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet --site-dir site
@@ -60,4 +70,4 @@ format: install
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) runs build dist *.egg-info site web/dist web/node_modules
+	rm -rf $(VENV) .venv-beam runs build dist *.egg-info site web/dist web/node_modules

@@ -31,6 +31,7 @@ PARSED_ONLY = {
     "train": "takes hours, or minutes: tests/test_training.py and test_distributed.py train",
     "convert": "downloads, or needs torch: tests/test_convert.py and test_download.py",
     "export": "slow: tests/test_export_*.py",
+    "beam": "needs an environment of its own: tests/test_beam.py (make test-beam)",
     "demo": "serves until it is stopped: tests/test_demo.py",
 }
 """Commands whose options are parsed and whose configs are loaded, but that do not run here, and what does run them."""
@@ -184,7 +185,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     command = importlib.import_module(f"hcflow_tf.{name}")
     parser = argparse.ArgumentParser(prog=f"hcflow {name}")
     command.add_arguments(parser)
-    args = parser.parse_args(rest)
+    args = parser.parse_known_args(rest)[0] if name == "beam" else parser.parse_args(rest)
     if getattr(args, "config", None):
         load_config(args.config, getattr(args, "set", []))
     return args

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from hcflow_tf import __version__
 from hcflow_tf.support.errors import HCFlowError, complain
 
-COMMANDS = ("train", "evaluate", "compare", "upscale", "downscale", "convert", "prepare", "info", "export", "demo")
+COMMANDS = ("train", "evaluate", "compare", "upscale", "downscale", "convert", "prepare", "info", "export", "demo", "beam")
 
 
 def execute(name: str, argv: Sequence[str] | None = None) -> int:
@@ -31,7 +31,11 @@ def execute_module(prog: str, command: types.ModuleType, argv: Sequence[str] | N
     parser = argparse.ArgumentParser(prog=prog, description=command.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    args = parser.parse_args(argv)
+    if getattr(command, "TAKES_OTHER_OPTIONS", False):
+        args, other_options = parser.parse_known_args(argv)
+        args.other_options = other_options
+    else:
+        args = parser.parse_args(argv)
     if not args.debug:
         _quiet_libraries()
     if hasattr(sys.stdout, "reconfigure"):  # not so where a caller has put something of its own in its place
