@@ -28,10 +28,13 @@ def shared() -> pathlib.Path:
 
 
 @pytest.fixture
-def eager():
-    """Steps run operation by operation: for a few of them that is several times faster than building their graph."""
+def eager(request):
+    """Steps run operation by operation: for a few of them that is several times faster than building their graph.
+
+    Where it is used for a whole file, tests that are marked `compiled` are left alone.
+    """
     import tensorflow as tf
 
-    tf.config.run_functions_eagerly(True)
+    tf.config.run_functions_eagerly(request.node.get_closest_marker("compiled") is None)
     yield
     tf.config.run_functions_eagerly(False)

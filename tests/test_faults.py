@@ -27,6 +27,8 @@ from hcflow_tf.training.loop import train
 from hcflow_tf.training.step import TrainingStep
 from hcflow_tf.weights.store import load_model
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 ROOT = pathlib.Path(__file__).parents[1]
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 
@@ -111,6 +113,7 @@ for step in itertools.count(int(sys.argv[2])):
 """
 
 
+@pytest.mark.slow
 def test_checkpoints_survive_sigkill_while_they_are_written(tmp_path):
     checkpoints, chance, step, torn = Checkpoints(tmp_path), random.Random(0), 0, 0
     for _ in range(20):
@@ -234,6 +237,7 @@ data: {crop_size: 16, cache: memory, sample_photographs: true, validation_images
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path):
     training = "training: {steps: 60, batch_size: 2, validate_every: 100, checkpoint_every: 2, log_every: 1, ema: 0.9}"
     kill_at_random_moments(LONG + training, tmp_path, kills=1)
@@ -366,7 +370,7 @@ def test_a_run_that_was_lowered_stays_lowered_when_it_resumes(tmp_path, photos, 
     assert factors == [0.5, 0.5]
 
 
-def test_a_run_without_one_good_step_fails_and_says_why(tmp_path, photos, monkeypatch, eager):
+def test_a_run_without_one_good_step_fails_and_says_why(tmp_path, photos, monkeypatch):
     poisoned(monkeypatch, lambda step, _: True)
     message = r"all 4 steps were skipped, nothing was trained: nll not finite; look for damaged training images"
     with pytest.raises(HCFlowError, match=message):
@@ -375,7 +379,7 @@ def test_a_run_without_one_good_step_fails_and_says_why(tmp_path, photos, monkey
 
 
 @pytest.mark.parametrize("blank", [slice(None), slice(1, 2)], ids=["all_channels", "green"])
-def test_images_without_variation_do_not_end_a_run(blank, tmp_path, monkeypatch, eager):
+def test_images_without_variation_do_not_end_a_run(blank, tmp_path, monkeypatch):
     """ActNorm must not divide by a standard deviation of 0 and then meet images that have one."""
     for index in range(2):
         image = photograph(40, 48, seed=index)

@@ -128,6 +128,7 @@ def test_every_network_runs_once_more_for_its_gradient(task, loss, recompute, mo
     assert [calls[id(network)] for network in networks] == [2 if recompute else 1] * len(networks)
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
 def test_training_steps_are_those_of_the_plain_model(devices):
     strategy = make_strategy(devices)
@@ -160,6 +161,7 @@ def test_training_steps_are_those_of_the_plain_model(devices):
     np.testing.assert_allclose(weights[1], weights[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_benchmark_finds_less_memory_and_equal_gradients(tmp_path):
     root = pathlib.Path(__file__).resolve().parents[1]
     steps = ["model.scale=2", "model.main_steps=4", "model.conditional_steps=4"]  # they take most of the memory

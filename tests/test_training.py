@@ -24,6 +24,8 @@ from hcflow_tf.training.strategy import make_strategy
 from hcflow_tf.weights import released
 from hcflow_tf.weights.store import assign_weights, load_model, save_model
 
+pytestmark = pytest.mark.usefixtures("eager")
+
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
@@ -40,6 +42,7 @@ def test_loss_falls(overrides):
     assert last["pixel"] < 0.7 * first["pixel"] if overrides else last["nll"] < first["nll"] - 1
 
 
+@pytest.mark.compiled
 @pytest.mark.parametrize("option", ["training.xla=true", "training.recompute=true"])
 def test_options_that_change_only_cost(option):
     plain, weights_plain, _ = run_steps(make_config(), steps=2)
@@ -146,6 +149,7 @@ def read_log(run_dir):
     return [json.loads(line) for line in (run_dir / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.compiled
 def test_resumed_run_equals_an_uninterrupted_one(tmp_path, photos, capsys):
     config = make_config(*photos, "training.ema=0.9")
     assert train(config, tmp_path / "whole", devices="cpu") == 0
