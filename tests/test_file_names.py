@@ -84,7 +84,7 @@ def test_names_of_bad_inputs_are_told_in_one_line(kind, folder, capsys):
     assert cli.execute("upscale", ["--model", "bicubic", "-o", "out", "--", name]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("hcflow upscale: ")
-    assert line.endswith(": not a PNG, JPEG, WebP, BMP or TIFF image, or its header is damaged")
+    assert line.endswith(": not a PNG, JPEG, WebP, BMP, TIFF, GIF, AVIF, HEIC or JPEG XL image, or its header is damaged")
     assert line.isprintable()
 
 

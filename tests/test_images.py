@@ -13,6 +13,7 @@ import pytest
 import tifffile
 from fuzz.bases import chunk, picture, png, valid
 from fuzz.formats import many_scans, tiff_with_strip
+from imagecodecs import zstd_encode
 from PIL import Image, ImageCms, ImageOps
 
 from hcflow_tf.data import pairs
@@ -257,9 +258,9 @@ def test_a_bomb_is_refused_by_its_header(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("strip.tif", lambda: tiff_with_strip(zlib.compress(bytes(100_000_000)), compression=8), "a strip unpacks to more"),
-        ("lzma.tif", lambda: tiff_with_strip(lzma.compress(bytes(100_000_000)), compression=34925), "a strip unpacks to more"),
-        ("depth.tif", lambda: tiff_with_strip(zlib.compress(bytes(24)), compression=8, extra={32997: 2**30}), "save it as RGB"),
+        ("strip.tif", lambda: tiff_with_strip(zlib.compress(bytes(100_000_000)), compression=8), "truncated or damaged"),
+        ("zstd.tif", lambda: tiff_with_strip(zstd_encode(bytes(100_000_000)), compression=50000), "truncated or damaged"),
+        ("depth.tif", lambda: tiff_with_strip(zlib.compress(bytes(24)), compression=8, extra={32997: 2**30}), "save it as 8"),
         ("scans.jpg", lambda: many_scans(1000), "more than 200 scans"),
         ("text.png", lambda: png_with(b"zTXt", b"a\0\0" + zlib.compress(bytes(100_000_000))), "truncated or damaged"),
     ],
@@ -275,6 +276,16 @@ def test_bombs_behind_an_honest_header(tmp_path, name, content, reason):
     finally:
         tracemalloc.stop()
     assert time.process_time() - begin < 10
+
+
+def test_a_bomb_that_unpacks_to_the_picture_and_more_takes_no_more_memory_than_the_picture(tmp_path):
+    (tmp_path / "lzma.tif").write_bytes(tiff_with_strip(lzma.compress(bytes(100_000_000)), compression=34925))
+    tracemalloc.start()
+    try:
+        assert read_image(tmp_path / "lzma.tif").rgb.shape == (2, 2, 3)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def png_with(kind: bytes, content: bytes) -> bytes:

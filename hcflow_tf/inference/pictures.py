@@ -11,10 +11,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hcflow_tf.data.resize import imresize
-from hcflow_tf.images.images import ImageError, check_writable, png_bytes, quantize, read_header, read_image, write_image
+from hcflow_tf.images.alpha import bleed
+from hcflow_tf.images.images import (
+    ImageError,
+    LoadedImage,
+    check_writable,
+    png_bytes,
+    quantize,
+    read_header,
+    read_image,
+    write_image,
+)
 from hcflow_tf.inference.heat_map import Spread, heat_map
 from hcflow_tf.inference.scaling import Scaler, pad_to_multiple
 from hcflow_tf.runtimes.runtime import BICUBIC, BicubicRuntime
+from hcflow_tf.support.errors import complain
 from hcflow_tf.weights.shipped import DEFAULT_MODEL, list_models
 
 MAX_PIXELS = 2**29
@@ -25,8 +36,6 @@ ORIGINAL_KEY = "hcflow_original"
 
 MODEL_KEY = "hcflow_model"
 """PNG text entry of a downscaled image: the name of the shipped model that made it, "bicubic" or "other"."""
-
-_GRAY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +92,8 @@ def upscale_file(
 ) -> str:
     """Upscales one file; sample i, drawn with seed + i, goes to targets[i].
 
-    The EXIF orientation is applied, a colour profile kept, transparency enlarged by bicubic, gray stays gray. A file
+    The EXIF orientation is applied, a colour profile kept, transparency enlarged by bicubic (what is hidden
+    under it does not reach what one sees), gray stays gray. A file
     that `downscale_file` made gets its original size back.
 
     Args:
@@ -99,20 +109,20 @@ def upscale_file(
       HCFlowError: a target cannot be written, out of memory.
     """
     _check_output_size(source, scaler.scale, max_pixels)
-    image = read_image(source)
+    image = _read(source)
     bits = bits or image.bit_depth
     for target in targets:
         check_writable(target, bit_depth=bits, alpha=image.alpha is not None, side=scaler.scale * max(image.rgb.shape[:2]))
-    lr = _to_float(image.rgb)
+    lr = _to_float(bleed(image.rgb, image.alpha))
     original = Original.from_text(image.text, lr.shape[:2], scaler.scale)
     height, width = (original.height, original.width) if original else (side * scaler.scale for side in lr.shape[:2])
-    gray = original.gray if original else image.mode in _GRAY_MODES
+    gray = image.is_gray or (original is not None and original.gray)
     alpha = None if image.alpha is None else _to_bits(imresize(image.alpha, scaler.scale), bits)[:height, :width]
     spread = Spread()
     for index, target in enumerate(targets):
         hr = scaler.upscale(lr, temperature, seed + index)[:height, :width]
         if gray:
-            hr = np.repeat(hr.mean(axis=2, keepdims=True), 3, axis=2)
+            hr = _to_gray(hr)
         write_image(target, quantize(hr, bits), alpha=alpha, icc_profile=image.icc_profile)
         if uncertainty:
             spread.add(hr)
@@ -153,18 +163,28 @@ def downscale_file(
       ImageError: the source cannot be read.
       HCFlowError: the target cannot be written, out of memory, or the runtime has no encoder.
     """
-    image = read_image(source, max_pixels=max_pixels)
+    image = _read(source, max_pixels=max_pixels)
     height, width = image.rgb.shape[:2]
-    original = Original(width, height, scaler.scale, image.mode in _GRAY_MODES)
-    lr = quantize(scaler.downscale(_to_float(image.rgb)))
+    original = Original(width, height, scaler.scale, image.is_gray)
+    hr = _to_float(bleed(image.rgb, image.alpha))
+    lr = scaler.downscale(hr)
+    lr = quantize(_to_gray(lr) if original.gray else lr)
     alpha = None
     if image.alpha is not None:
         alpha = _to_bits(imresize(pad_to_multiple(image.alpha, scaler.scale), 1 / scaler.scale), 8)
     model = scaler.runtime.name
     text = original.to_text() | {MODEL_KEY: model if model in (BICUBIC, *list_models()) else "other"}
     write_image(target, lr, alpha=alpha, icc_profile=image.icc_profile, text=text)
-    bicubic = quantize(Scaler(BicubicRuntime(scaler.scale)).downscale(_to_float(image.rgb)))
+    bicubic = quantize(Scaler(BicubicRuntime(scaler.scale)).downscale(hr))
     return Downscaled((width, height), (lr.shape[1], lr.shape[0]), png_bytes(lr), png_bytes(bicubic))
+
+
+def _read(source: str | os.PathLike, **options: int) -> LoadedImage:
+    """Reads an image and says on stderr what of it is left out."""
+    image = read_image(source, **options)
+    for note in image.notes:
+        complain("note", f"{source}: {note}")
+    return image
 
 
 def _check_output_size(source: str | os.PathLike, scale: int, max_pixels: int) -> None:
@@ -178,6 +198,10 @@ def _check_output_size(source: str | os.PathLike, scale: int, max_pixels: int) -
 
 def _to_float(rgb: np.ndarray) -> np.ndarray:
     return rgb.astype(np.float32) / np.float32(np.iinfo(rgb.dtype).max)
+
+
+def _to_gray(image: np.ndarray) -> np.ndarray:
+    return np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
 
 
 def _to_bits(channel: np.ndarray, bits: int) -> np.ndarray:
