@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := runs/quickstart
 
-.PHONY: help install quickstart test test-slow web web-test docs test-beam lint format clean
+.PHONY: help install quickstart test test-slow web web-test docs test-beam test-triton lint format clean
 
 help:
 	@echo "make quickstart  train a small model (minutes on a CPU), compare it with bicubic, write $(RUN)/comparison.png"
@@ -12,6 +12,7 @@ help:
 	@echo "make web         build the page that enlarges pictures in the browser into web/dist (needs Node.js 20 and npm)"
 	@echo "make web-test    test it in Chromium against the commands"
 	@echo "make test-beam   test the Apache Beam pipeline in an environment of its own"
+	@echo "make test-triton test the export for Triton with NVIDIA's server"
 	@echo "make docs        build the site of docs/, with a reference and the page, into site/"
 	@echo "make format      format the code"
 
@@ -61,6 +62,14 @@ test-beam: .venv-beam/installed
 	.venv-beam/bin/python -m pip install --quiet -e '.[beam]' pytest
 	@touch $@
 
+# NVIDIA's server with its Python backend, which wants an older NumPy; the tests ask it by its client.
+test-triton: install .triton/installed
+	HCFLOW_TRITON=.triton $(VENV)/bin/python -m pytest -m "slow or not slow" tests/test_triton.py
+
+.triton/installed:
+	$(VENV)/bin/python -m pip install --quiet --target .triton nvidia-pytriton onnxruntime
+	@touch $@
+
 docs: install
 	@if command -v npm >/dev/null; then $(MAKE) web; else echo "without the page: npm is missing"; fi
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet --site-dir site
@@ -70,4 +79,4 @@ format: install
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-beam runs build dist *.egg-info site web/dist web/node_modules
+	rm -rf $(VENV) .venv-beam .triton runs build dist *.egg-info site web/dist web/node_modules

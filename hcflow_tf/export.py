@@ -1,8 +1,9 @@
-"""Export a model: a SavedModel for TF Serving, a TFLite or an ONNX file; each checks itself before it is kept.
+"""Export a model: a SavedModel for TF Serving, a TFLite or an ONNX file, an entry for Triton; each checks itself before it is kept.
 
     hcflow export saved-model --model M --output serving/hcflow
     hcflow export tflite --model M --output decoder.tflite --precision int8
     hcflow export onnx --model M --output decoder.onnx
+    hcflow export triton --model M --output repository/hcflow
 
 `hcflow export FORMAT --help` has the options of each.
 """
@@ -19,6 +20,7 @@ FORMATS = {
     "saved-model": "hcflow_tf.runtimes.saved_model_export",
     "tflite": "hcflow_tf.runtimes.tflite_export",
     "onnx": "hcflow_tf.runtimes.onnx_export",
+    "triton": "hcflow_tf.runtimes.triton_export",
 }
 
 
