@@ -1,4 +1,4 @@
-"""Export a model: a SavedModel for TF Serving, a TFLite or an ONNX file, an entry for Triton; each checks itself before it is kept.
+"""Export a model: a SavedModel, a TFLite or an ONNX file, an entry for Triton; each checks itself before it is kept.
 
     hcflow export saved-model --model M --output serving/hcflow
     hcflow export tflite --model M --output decoder.tflite --precision int8
