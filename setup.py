@@ -5,5 +5,8 @@ import setuptools
 setuptools.setup(
     packages=[*setuptools.find_packages(include=["hcflow_tf", "hcflow_tf.*"]), "hcflow_tf.configs"],
     package_dir={"hcflow_tf.configs": "configs"},
-    package_data={"hcflow_tf": ["py.typed", "weights/shipped_models/*/*"], "hcflow_tf.configs": ["*.yaml", "*/*.yaml"]},
+    package_data={
+        "hcflow_tf": ["py.typed", "weights/shipped_models/*/*", "metrics/parameters/*"],
+        "hcflow_tf.configs": ["*.yaml", "*/*.yaml"],
+    },
 )

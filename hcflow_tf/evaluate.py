@@ -1,9 +1,10 @@
-"""Measures a model on a folder of HR images: PSNR and SSIM on RGB and Y, and more where it applies.
+"""Measures a model on a folder of HR images: PSNR and SSIM on RGB and Y (or what --metrics names), and more where it applies.
 
 A super-resolution model restores the LR images of --lr or, without it, MATLAB's bicubic of HR; a rescaling model makes
 its own LR images, rounded to 8 bits, and --lr is only what they are compared with. Figures are of 8-bit images after
 cropping `scale` pixels at each border, one row per temperature, means over the images; with --samples, means over the
-samples, too.
+samples, too. NIQE and BRISQUE need no HR image and, by their own conventions, are of the whole image (niqe_y: of Y, cropped);
+an image that has none, because it is too small or constant, fails.
 
   diversity     standard deviation of the samples per pixel, 0..255 (two samples or more)
   consistency   dB between SR and HR after bicubic downscaling (super-resolution)
@@ -33,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=batch.temperature, nargs="+", metavar="T", help="default 0 0.8, for rescaling models 0"
     )
     parser.add_argument("--samples", type=batch.positive_int, default=1, metavar="N", help="images per temperature (default 1)")
+    parser.add_argument(
+        "--metrics", nargs="+", metavar="NAME", default=["psnr", "ssim"], help="psnr ssim (default), niqe, niqe_y, brisque"
+    )
     parser.add_argument("--seed", type=batch.seed, default=0, metavar="N", help="of the latents (default 0)")
     parser.add_argument("--output", metavar="report.json", help="write all figures, per image, as JSON")
     parser.add_argument("--save-images", metavar="DIR", help="keep the restored images here")
@@ -49,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from hcflow_tf.runtimes.runtime import open_runtime
     from hcflow_tf.support.files import write_atomically
 
+    _check_metrics(args.metrics)
     find_images(args.hr)  # a wrong folder is told before the model is loaded
     scaler = Scaler(open_runtime(args.model, scale=args.scale), args.tile)
     pairs = pair_names(args.hr, args.lr, scaler.scale) if args.lr else [Pair(path) for path in find_images(args.hr)]
@@ -59,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     def evaluate(pair: Pair) -> str:
         by_temperature = _evaluate(scaler, pair, temperatures, args)
         images[pair.hr.name] = by_temperature
-        return ", ".join(f"{metrics['psnr_y']:.2f} dB Y at tau {tau}" for tau, metrics in by_temperature.items())
+        return ", ".join(f"{_note(metrics)} at tau {tau}" for tau, metrics in by_temperature.items())
 
     work.run(pairs, lambda pair: pair.hr.name, evaluate)
     if images:
@@ -74,6 +79,7 @@ def _evaluate(scaler, pair, temperatures: list[float], args: argparse.Namespace)
     from hcflow_tf.data.pairs import load_pair
     from hcflow_tf.images.images import ImageError, write_image
     from hcflow_tf.inference.evaluation import Evaluation, check_measurable
+    from hcflow_tf.metrics.images import UndefinedError
     from hcflow_tf.support.errors import HCFlowError
 
     try:
@@ -83,13 +89,33 @@ def _evaluate(scaler, pair, temperatures: list[float], args: argparse.Namespace)
     except HCFlowError as error:
         raise HCFlowError(f"{error}; {args.model} is for x{scaler.scale}") from error
     check_measurable(pair.hr, hr, scaler.scale)
-    evaluation, by_temperature = Evaluation(scaler, hr, lr, seed=args.seed), {}
+    evaluation, by_temperature = Evaluation(scaler, hr, lr, seed=args.seed, metrics=args.metrics), {}
     for temperature in temperatures:
-        restored, by_temperature[str(temperature)] = evaluation.sample(temperature, args.samples)
+        try:
+            restored, by_temperature[str(temperature)] = evaluation.sample(temperature, args.samples)
+        except UndefinedError as error:
+            raise ImageError(f"{pair.hr}, restored at tau {temperature}: {error}") from error
         if args.save_images:
             for target, image in zip(_saved(args, pair, temperature), restored, strict=True):
                 write_image(target, image)
     return by_temperature
+
+
+def _check_metrics(names: list[str]) -> None:
+    from hcflow_tf.metrics.report import METRICS
+    from hcflow_tf.support.errors import UsageError
+
+    for name in names:
+        if name not in METRICS:
+            raise UsageError(f"--metrics {name}: there is no such metric; known: {', '.join(METRICS)}")
+
+
+def _note(figures: dict[str, float]) -> str:
+    """The first figure that a reader looks for."""
+    if "psnr_y" in figures:
+        return f"{figures['psnr_y']:.2f} dB Y"
+    name, value = next(iter(figures.items()))
+    return f"{name} {value:.2f}"
 
 
 def _temperatures(args: argparse.Namespace, runtime) -> list[float]:

@@ -49,6 +49,8 @@ def test_contents(wheel):
     models = {file.relative_to(ROOT).as_posix() for file in (ROOT / "hcflow_tf/weights/shipped_models").glob("*/*")}
     assert models
     assert models <= names
+    parameters = {file.relative_to(ROOT).as_posix() for file in (ROOT / "hcflow_tf/metrics/parameters").iterdir()}
+    assert "hcflow_tf/metrics/parameters/NOTICES.txt" in parameters <= names
     assert not [name for name in names if name.startswith(("tests/", "configs/", "export/"))]
     assert "hcflow = hcflow_tf.support.cli:main" in scripts
     for line in ("Name: hcflow_tf", "License-Expression: Apache-2.0", "Classifier: Typing :: Typed", "Provides-Extra: export"):

@@ -12,7 +12,7 @@ from hcflow_tf.metrics.bits_per_dim import bits_per_dim
 from hcflow_tf.metrics.consistency import consistency
 from hcflow_tf.metrics.diversity import diversity
 from hcflow_tf.metrics.psnr import psnr
-from hcflow_tf.metrics.report import image_metrics
+from hcflow_tf.metrics.report import DEFAULT_METRICS, METRICS, VERSION, image_metrics
 
 Metrics = dict[str, float]
 
@@ -42,9 +42,19 @@ class Evaluation:
       given_lr: [h, w, 3] uint8, what is decoded.
     """
 
-    def __init__(self, scaler: Scaler, hr: np.ndarray, lr: np.ndarray, *, seed: int = 0):
-        """Args: hr [scale h, scale w, 3] and lr [h, w, 3], uint8; seed, of the latents and the dequantisation noise."""
-        self._scaler, self._hr, self._lr, self._seed = scaler, hr, lr, seed
+    def __init__(
+        self, scaler: Scaler, hr: np.ndarray, lr: np.ndarray, *, seed: int = 0, metrics: Sequence[str] = DEFAULT_METRICS
+    ):
+        """Prepares the image; `sample` measures.
+
+        Args:
+          scaler: the model.
+          hr: [scale h, scale w, 3] uint8.
+          lr: [h, w, 3] uint8.
+          seed: of the latents and the dequantisation noise.
+          metrics: of `report.METRICS`.
+        """
+        self._scaler, self._hr, self._lr, self._seed, self._names = scaler, hr, lr, seed, metrics
         self._rescaling = scaler.runtime.task == "rescaling"
         encoded = quantize(scaler.downscale(_to_float(hr))) if scaler.runtime.can_encode else None
         self.given_lr = encoded if self._rescaling and encoded is not None else lr
@@ -53,7 +63,7 @@ class Evaluation:
     def sample(self, temperature: float, samples: int) -> tuple[list[np.ndarray], Metrics]:
         """Returns `samples` images [scale h, scale w, 3] uint8, drawn with seed, seed + 1, ..., and their figures.
 
-        PSNR, SSIM and consistency are means over the samples. At temperature 0, one image stands for all.
+        PSNR, SSIM, consistency and the like are means over the samples. At temperature 0, one image stands for all.
         """
         count = 1 if temperature == 0 else samples
         lr = _to_float(self.given_lr)
@@ -62,7 +72,7 @@ class Evaluation:
 
     def _metrics(self, images: list[np.ndarray]) -> Metrics:
         scale = self._scaler.scale
-        metrics = mean_metrics([image_metrics(image, self._hr, scale) for image in images])
+        metrics = mean_metrics([image_metrics(image, self._hr, scale, self._names) for image in images])
         if len(images) > 1:
             metrics["diversity"] = diversity(images)
         if not self._rescaling:
@@ -85,11 +95,12 @@ def mean_metrics(rows: Sequence[Mapping[str, float]]) -> Metrics:
 
 
 def report(model: str, scale: int, images: Mapping[str, Mapping[str, Metrics]]) -> dict:
-    """report.json of image name -> temperature -> metrics; PSNR and SSIM of the first temperature stand on top, too."""
+    """report.json of image name -> temperature -> metrics; PSNR, SSIM and the like of the first temperature stand on top, too."""
     temperatures = next(iter(images.values())).keys()
     mean = {temperature: mean_metrics([image[temperature] for image in images.values()]) for temperature in temperatures}
     return {
         "model": model,
+        "metrics_version": VERSION,
         "scale": scale,
         "images": {name: _with_head(by_temperature) for name, by_temperature in images.items()},
         "mean": _with_head(mean),
@@ -98,7 +109,8 @@ def report(model: str, scale: int, images: Mapping[str, Mapping[str, Metrics]]) 
 
 def _with_head(by_temperature: Mapping[str, Metrics]) -> dict:
     first = next(iter(by_temperature.values()))
-    return {name: first[name] for name in ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")} | {"temperature": dict(by_temperature)}
+    names = [name for name in first if name in METRICS or name.rpartition("_")[0] in METRICS]
+    return {name: first[name] for name in names} | {"temperature": dict(by_temperature)}
 
 
 def _to_float(image: np.ndarray) -> np.ndarray:

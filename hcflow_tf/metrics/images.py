@@ -1,10 +1,14 @@
-"""The check that every pairwise metric makes at its door."""
+"""The checks that metrics make at their door."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from hcflow_tf.support.errors import HCFlowError
+
+
+class UndefinedError(HCFlowError):
+    """A metric has no value for this image: too small for it, or without the structure that it measures."""
 
 
 def check_image(image: np.ndarray) -> np.ndarray:
