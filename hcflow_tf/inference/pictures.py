@@ -183,7 +183,7 @@ def _read(source: str | os.PathLike, **options: int) -> LoadedImage:
     """Reads an image and says on stderr what of it is left out."""
     image = read_image(source, **options)
     for note in image.notes:
-        complain("note", f"{source}: {note}")
+        complain("hcflow: note", f"{source}: {note}")
     return image
 
 
