@@ -50,18 +50,61 @@ function turn(values, width, height, channels, orientation) {
   return out;
 }
 
-/** Whether a JPEG file has one colour component only. */
-function isGrayJpeg(bytes) {
-  if (bytes[0] !== 0xff || bytes[1] !== 0xd8) return false;
-  for (let position = 2; position + 9 < bytes.length && bytes[position] === 0xff; ) {
-    const marker = bytes[position + 1];
-    if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker)) return bytes[position + 9] === 1;
-    position += 2 + ((bytes[position + 2] << 8) | bytes[position + 3]);
+/** Whether red, green and blue are equal wherever one sees them. */
+function isGray({ rgb, alpha }) {
+  for (let pixel = 0, at = 0; at < rgb.length; pixel++, at += 3) {
+    if ((rgb[at] !== rgb[at + 1] || rgb[at] !== rgb[at + 2]) && (!alpha || alpha[pixel] > 0)) return false;
   }
-  return false;
+  return true;
 }
 
-async function decodeByBrowser(blob, bytes) {
+/** For each value of a line, the index of the one that minimises cost + squared distance (Felzenszwalb and Huttenlocher). */
+function nearestAlong(costs) {
+  const { length } = costs;
+  const [vertices, bounds, nearest] = [[], [], new Int32Array(length).fill(-1)];
+  for (let q = 0; q < length; q++) {
+    if (costs[q] === Infinity) continue;
+    let bound = -Infinity;
+    while (vertices.length) {
+      const p = vertices.at(-1);
+      bound = (costs[q] + q * q - costs[p] - p * p) / (2 * (q - p));
+      if (bound > bounds.at(-1)) break;
+      vertices.pop();
+      bounds.pop();
+      bound = -Infinity;
+    }
+    vertices.push(q);
+    bounds.push(bound);
+  }
+  for (let q = 0, index = 0; q < length && vertices.length; q++) {
+    while (index + 1 < vertices.length && bounds[index + 1] < q) index++;
+    nearest[q] = vertices[index];
+  }
+  return nearest;
+}
+
+/** Gives each invisible pixel the colours of the nearest visible one, as hcflow_tf/images/alpha.py does. */
+function bleed({ rgb, alpha, width, height }) {
+  if (!alpha || alpha.every((value) => value > 0) || alpha.every((value) => value === 0)) return;
+  const rows = new Int32Array(width * height); // of each pixel, the row of the nearest visible one in its column
+  for (let x = 0; x < width; x++) {
+    const column = Float64Array.from({ length: height }, (_, y) => (alpha[y * width + x] > 0 ? 0 : Infinity));
+    nearestAlong(column).forEach((row, y) => (rows[y * width + x] = row));
+  }
+  const visible = rgb.slice();
+  for (let y = 0; y < height; y++) {
+    const costs = Float64Array.from({ length: width }, (_, x) => {
+      const row = rows[y * width + x];
+      return row < 0 ? Infinity : (y - row) ** 2;
+    });
+    nearestAlong(costs).forEach((column, x) => {
+      const from = 3 * (rows[y * width + column] * width + column);
+      rgb.set(visible.subarray(from, from + 3), 3 * (y * width + x));
+    });
+  }
+}
+
+async function decodeByBrowser(blob) {
   const bitmap = await createImageBitmap(blob);
   const { width, height } = bitmap;
   checkSize(width, height, 1);
@@ -77,7 +120,7 @@ async function decodeByBrowser(blob, bytes) {
     alpha[pixel] = rgba[4 * pixel + 3];
     opaque &&= alpha[pixel] === 255;
   }
-  return { width, height, rgb, alpha: opaque ? null : alpha, gray: isGrayJpeg(bytes), text: {}, profile: null };
+  return { width, height, rgb, alpha: opaque ? null : alpha, text: {}, colours: [] };
 }
 
 /** Refuses a picture whose result, `scale` times as wide and high, would be too large. */
@@ -95,15 +138,22 @@ export function checkSize(width, height, scale) {
  * Decodes a file.
  *
  * @param {File} file
- * @returns {Promise<{width, height, rgb: Float32Array, alpha: Uint8Array|null, gray, text, profile}>} rgb in [0, 1]
+ * @returns {Promise<{width, height, rgb: Float32Array, alpha: Uint8Array|null, gray: boolean, text, colours}>} rgb in [0, 1]
  * @throws {UserError} it is no picture, damaged, or too large
  */
 export async function readPicture(file) {
+  const picture = await decode(file);
+  picture.gray = isGray(picture);
+  bleed(picture);
+  return picture;
+}
+
+async function decode(file) {
   const bytes = new Uint8Array(await file.arrayBuffer());
   if (!bytes.length) throw new UserError(`${file.name} is empty.`);
   if (!isPng(bytes)) {
     try {
-      return await decodeByBrowser(file, bytes);
+      return await decodeByBrowser(file);
     } catch (error) {
       if (error instanceof UserError) throw error;
       throw new UserError(`${file.name} cannot be read: it is damaged, or of a format that this browser does not know.`);
@@ -118,6 +168,8 @@ export async function readPicture(file) {
     if (error instanceof UserError) throw error;
     throw new UserError(`${file.name} is a damaged PNG file: ${error.message}.`);
   }
+  // Gray of another kind than sRGB's has to be converted, since what is made of it has three channels.
+  if (picture.storedAsGray && picture.colours.length) return { ...(await decodeByBrowser(file)), text: picture.text };
   const orientation = picture.exif ? orientationOf(picture.exif) : 1;
   if (orientation === 1) return picture;
   const { width, height } = picture;

@@ -1,6 +1,6 @@
 /**
  * PNG in and out, without the browser's canvas: that would multiply the colours by the transparency and lose 16 bits,
- * text entries and the colour profile.
+ * text entries and what the file says of its colours.
  */
 
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
@@ -33,6 +33,9 @@ async function through(stream, bytes) {
   const piped = new Blob([bytes]).stream().pipeThrough(stream);
   return new Uint8Array(await new Response(piped).arrayBuffer());
 }
+
+/** Chunks that say what the colours mean; they go with the pixels, as they are. */
+const COLOUR_CHUNKS = ["cICP", "iCCP", "sRGB", "gAMA", "cHRM"];
 
 /** Whether the bytes begin as a PNG file does. */
 export function isPng(bytes) {
@@ -98,8 +101,8 @@ export function pngSize(bytes) {
 /**
  * Decodes a PNG file of any kind.
  *
- * @returns {Promise<{width, height, rgb: Float32Array, alpha: Uint8Array|null, gray: boolean, text: object,
- *   profile: Uint8Array|null, exif: Uint8Array|null}>} rgb in [0, 1], [height, width, 3]
+ * @returns {Promise<{width, height, rgb: Float32Array, alpha: Uint8Array|null, storedAsGray: boolean, text: object,
+ *   colours: [string, Uint8Array][], exif: Uint8Array|null}>} rgb in [0, 1], [height, width, 3]
  */
 export async function decodePng(bytes) {
   const chunks = readChunks(bytes);
@@ -143,7 +146,7 @@ export async function decodePng(bytes) {
   return { width, height, ...colours(samples, width * height, kind, depth, chunks), ...extras(chunks) };
 }
 
-/** rgb, alpha and gray of the decoded samples. */
+/** rgb, alpha and storedAsGray of the decoded samples. */
 function colours(samples, pixels, kind, depth, chunks) {
   const top = 2 ** depth - 1;
   const rgb = new Float32Array(pixels * 3);
@@ -160,7 +163,7 @@ function colours(samples, pixels, kind, depth, chunks) {
       for (let channel = 0; channel < 3; channel++) rgb[3 * pixel + channel] = (palette[3 * index + channel] ?? 0) / 255;
       if (alpha && index < key.length) alpha[pixel] = key[index];
     }
-    return { rgb, alpha, gray: false };
+    return { rgb, alpha, storedAsGray: false };
   }
   const gray = kind === 0 || kind === 4;
   const keyed = key && Array.from({ length: gray ? 1 : 3 }, (_, channel) => (key[2 * channel] << 8) | key[2 * channel + 1]);
@@ -170,7 +173,7 @@ function colours(samples, pixels, kind, depth, chunks) {
     if (kind >= 4) alpha[pixel] = toByte(samples[from + channels - 1]);
     else if (keyed?.every((value, channel) => samples[from + channel] === value)) alpha[pixel] = 0;
   }
-  return { rgb, alpha, gray };
+  return { rgb, alpha, storedAsGray: gray };
 }
 
 function extras(chunks) {
@@ -179,7 +182,8 @@ function extras(chunks) {
     const [key, value] = new TextDecoder("latin1").decode(entry).split("\0");
     text[key] = value;
   }
-  return { text, profile: chunks.iCCP?.[0] ?? null, exif: chunks.eXIf?.[0] ?? null };
+  const colours = COLOUR_CHUNKS.filter((type) => chunks[type]).map((type) => [type, chunks[type][0]]);
+  return { text, colours, exif: chunks.eXIf?.[0] ?? null };
 }
 
 function chunk(type, body) {
@@ -217,11 +221,10 @@ function filterRow(row, previous, step, out) {
 /**
  * Writes an 8-bit RGB or RGBA file.
  *
- * @param {{width, height, rgb: Uint8Array, alpha?: Uint8Array, text?: object, profile?: Uint8Array}} image profile as
- *   the body of an iCCP chunk
+ * @param {{width, height, rgb: Uint8Array, alpha?: Uint8Array, text?: object, colours?: [string, Uint8Array][]}} image
  * @returns {Promise<Uint8Array>}
  */
-export async function encodePng({ width, height, rgb, alpha, text = {}, profile }) {
+export async function encodePng({ width, height, rgb, alpha, text = {}, colours = [] }) {
   const channels = alpha ? 4 : 3;
   const stride = width * channels;
   const filtered = new Uint8Array(height * (stride + 1));
@@ -244,7 +247,7 @@ export async function encodePng({ width, height, rgb, alpha, text = {}, profile 
   const parts = [
     Uint8Array.from(SIGNATURE),
     chunk("IHDR", header),
-    ...(profile ? [chunk("iCCP", profile)] : []),
+    ...colours.map(([type, body]) => chunk(type, body)),
     ...Object.entries(text).map(([key, value]) => chunk("tEXt", latin1(`${key}\0${value}`))),
     chunk("IDAT", await through(new CompressionStream("deflate"), filtered)),
     chunk("IEND", new Uint8Array(0)),

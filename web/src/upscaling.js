@@ -153,7 +153,7 @@ export async function upscalePicture(scaler, picture, { temperature, seed, sampl
   const original = originalOf(picture, scale);
   const width = original?.width ?? picture.width * scale;
   const height = original?.height ?? picture.height * scale;
-  const gray = original?.gray ?? picture.gray;
+  const gray = picture.gray || original?.gray;
   const fullWidth = picture.width * scale;
   const alpha =
     picture.alpha && crop(imresize(picture.alpha, picture.height, picture.width, scale), fullWidth, 1, height, width);
@@ -164,7 +164,7 @@ export async function upscalePicture(scaler, picture, { temperature, seed, sampl
     const values = crop(hr, fullWidth, 3, height, width);
     if (gray) toGray(values);
     if (uncertainty) spread.add(values);
-    const png = await encodePng({ width, height, rgb: toBytes(values), alpha, profile: picture.profile });
+    const png = await encodePng({ width, height, rgb: toBytes(values), alpha, colours: picture.colours });
     const [label, suffix] = samples === 1 ? ["Result", "_x4"] : [`Sample ${index + 1}`, `_x4_${index + 1}`];
     images.push({ label, suffix, png });
   }
@@ -185,14 +185,16 @@ export async function upscalePicture(scaler, picture, { temperature, seed, sampl
 export async function rescalePicture(scaler, picture, done) {
   const { scale, name } = scaler.model;
   const [width, height] = [picture.width, picture.height].map((side) => Math.ceil(side / scale));
-  const rgb = toBytes(await scaler.downscale(picture, done));
+  const shrunk = await scaler.downscale(picture, done);
+  if (picture.gray) toGray(shrunk);
+  const rgb = toBytes(shrunk);
   const padded =
     picture.alpha && mirror(picture.alpha, picture.height, picture.width, 1, height * scale, width * scale);
   const alpha = padded && imresize(padded, height * scale, width * scale, 1 / scale);
   // The order and spacing of Python's json.dumps: the same entry as `hcflow downscale` writes.
   const original = `{"width": ${picture.width}, "height": ${picture.height}, "scale": ${scale}, "gray": ${picture.gray}}`;
   const text = { hcflow_original: original, hcflow_model: name };
-  const small = await encodePng({ width, height, rgb, alpha, profile: picture.profile, text });
+  const small = await encodePng({ width, height, rgb, alpha, colours: picture.colours, text });
   const lr = { rgb: Float32Array.from(rgb, (value) => value / 255), width, height };
   const hr = crop(await scaler.upscale(lr, 0, 0, done), width * scale, 3, picture.height, picture.width);
   if (picture.gray) toGray(hr);

@@ -38,7 +38,9 @@ def pictures(folder: pathlib.Path) -> None:
     small.convert("L").save(folder / "gray.png")
     small.quantize(64).save(folder / "palette.png")
     ramp = Image.fromarray(np.tile(np.linspace(0, 255, SIZE[0], dtype=np.uint8), (SIZE[1], 1)))
-    small.putalpha(ramp)
+    hole = np.asarray(ramp).copy()
+    hole[20:27, 30:41] = 0
+    small.putalpha(Image.fromarray(hole))
     small.save(folder / "transparent.png")
     wide = np.asarray(small.convert("L")).astype(np.uint16) * 257 + 11
     Image.fromarray(wide).save(folder / "sixteen.png")
