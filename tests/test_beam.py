@@ -45,7 +45,10 @@ def pictures(tmp_path_factory):
         if index % 60 == 7:
             path.write_bytes(b"" if index < 60 else b"no picture")
         else:
-            Image.fromarray(photograph(6 + index % 3, 8, seed=index)).save(path)
+            image = Image.fromarray(photograph(6 + index % 3, 8, seed=index))
+            if index == 100:
+                image.putalpha(Image.fromarray(np.tile(np.uint8([0, 0, 0, 90, 180, 255, 255, 255]), (image.height, 1))))
+            image.save(path)
     return folder
 
 

@@ -23,6 +23,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, PredictionResult, RunInference
 
+from hcflow_tf.images.alpha import bleed
 from hcflow_tf.images.images import ImageError, read_header, read_image
 from hcflow_tf.inference.scaling import Scaler
 from hcflow_tf.support.errors import HCFlowError
@@ -201,10 +202,10 @@ def _decode_group(scaler: Scaler, files: Sequence[pathlib.Path], work: Work) -> 
     images, latents, kept = [], [], []
     for file in files:
         try:
-            rgb = read_image(file).rgb
+            loaded = read_image(file)
         except ImageError:
             continue
-        image = rgb.astype(np.float32) / np.float32(np.iinfo(rgb.dtype).max)
+        image = bleed(loaded.rgb, loaded.alpha).astype(np.float32) / np.float32(np.iinfo(loaded.rgb.dtype).max)
         height, width = image.shape[:2]
         latents.append(scaler._draw_latents(height, width, work.temperature, seed_of(file.name, work.seed)))
         images.append(image)
