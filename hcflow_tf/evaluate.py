@@ -6,6 +6,13 @@ cropping `scale` pixels at each border, one row per temperature, means over the 
 samples, too. NIQE and BRISQUE need no HR image and, by their own conventions, are of the whole image (niqe_y: of Y, cropped);
 an image that has none, because it is too small or constant, fails.
 
+The images of another program are measured with --images DIR in place of --model: matched with those of --hr by name (the
+same stem, or that and a suffix such as x4 or _out), and of the same size. With --lr, the LR images that it was given:
+
+  ntire_lr_psnr dB between SR after bicubic downscaling and the LR image
+
+Of models:
+
   diversity     standard deviation of the samples per pixel, 0..255 (two samples or more)
   consistency   dB between SR and HR after bicubic downscaling (super-resolution)
   lr_psnr       dB between the encoder's LR image and the true one
@@ -27,22 +34,24 @@ DEFAULT_TEMPERATURES = {"super_resolution": [0.0, 0.8], "rescaling": [0.0]}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    parser.add_argument("--model", required=True, help="model directory or name, SavedModel, .tflite, .onnx, or bicubic")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", help="model directory or name, SavedModel, .tflite, .onnx, or bicubic")
+    what.add_argument("--images", metavar="DIR", help="folder of images that another program has restored")
     parser.add_argument("--hr", required=True, metavar="DIR", help="folder of HR images")
     parser.add_argument("--lr", metavar="DIR", help="folder of their LR images (same names, or ending in x4)")
     parser.add_argument(
         "--temperature", type=batch.temperature, nargs="+", metavar="T", help="default 0 0.8, for rescaling models 0"
     )
-    parser.add_argument("--samples", type=batch.positive_int, default=1, metavar="N", help="images per temperature (default 1)")
+    parser.add_argument("--samples", type=batch.positive_int, metavar="N", help="images per temperature (default 1)")
     parser.add_argument(
         "--metrics", nargs="+", metavar="NAME", default=["psnr", "ssim"], help="psnr ssim (default), niqe, niqe_y, brisque"
     )
-    parser.add_argument("--seed", type=batch.seed, default=0, metavar="N", help="of the latents (default 0)")
+    parser.add_argument("--seed", type=batch.seed, metavar="N", help="of the latents (default 0)")
     parser.add_argument("--output", metavar="report.json", help="write all figures, per image, as JSON")
     parser.add_argument("--save-images", metavar="DIR", help="keep the restored images here")
     batch.add_overwrite_argument(parser)
     batch.add_tile_argument(parser)
-    batch.add_scale_argument(parser)
+    batch.add_scale_argument(parser, of="--model bicubic or --images")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,6 +63,9 @@ def run(args: argparse.Namespace) -> int:
     from hcflow_tf.support.files import write_atomically
 
     _check_metrics(args.metrics)
+    if args.images is not None:
+        return _run_on_images(args)
+    args.samples, args.seed = args.samples or 1, args.seed or 0
     find_images(args.hr)  # a wrong folder is told before the model is loaded
     scaler = Scaler(open_runtime(args.model, scale=args.scale), args.tile)
     pairs = pair_names(args.hr, args.lr, scaler.scale) if args.lr else [Pair(path) for path in find_images(args.hr)]
@@ -72,6 +84,38 @@ def run(args: argparse.Namespace) -> int:
         if args.output:
             write_atomically(args.output, (json.dumps(report, indent=2) + "\n").encode())
         _print_table(report, args.hr)
+    return work.exit_code
+
+
+def _run_on_images(args: argparse.Namespace) -> int:
+    """Measures the images of another program."""
+    from hcflow_tf.inference.evaluation import output_report
+    from hcflow_tf.inference.outputs import match_outputs, measure_output
+    from hcflow_tf.metrics.table import metrics_table
+    from hcflow_tf.support.errors import UsageError
+    from hcflow_tf.support.files import check_targets, write_atomically
+
+    for option in ("temperature", "samples", "seed", "save_images", "tile"):
+        if getattr(args, option) is not None:
+            raise UsageError(f"--{option.replace('_', '-')} is for --model; --images has one image per HR image, made already")
+    scale = args.scale or 4
+    outputs = match_outputs(args.images, args.hr, args.lr, scale)
+    if args.output:
+        inputs = [path for output in outputs for path in (output.sr, output.pair.hr, output.pair.lr) if path]
+        check_targets([args.output], inputs=inputs, overwrite=args.overwrite, option="--output")
+    work, images = batch.Batch("evaluate"), {}
+
+    def measure(output) -> str:
+        images[output.pair.hr.name] = measure_output(output, scale, args.metrics)
+        return _note(images[output.pair.hr.name])
+
+    work.run(outputs, lambda output: output.sr.name, measure)
+    if images:
+        report = output_report(args.images, scale, images) | ({"failed": work.failed} if work.failed else {})
+        if args.output:
+            write_atomically(args.output, (json.dumps(report, indent=2) + "\n").encode())
+        print(f"{args.images} x{scale}, {len(images)} images against {args.hr}")
+        print(metrics_table({"mean": report["mean"]}, label=""))
     return work.exit_code
 
 

@@ -114,6 +114,7 @@ def prepared(tmp_path_factory) -> pathlib.Path:
             hr = photograph(32, 40, seed=index)
             save(root / folder / f"img_00{index}.png", hr)
             save(root / folder.replace("HR", "LR") / f"img_00{index}.png", hr[::4, ::4])
+            save(root / f"other/Set5/img_00{index}_out.png", hr // 2)
     for folder in ("data/DIV2K/DIV2K_train_HR", "data/DIV2K/DIV2K_valid_HR", "data/Flickr2K/Flickr2K_HR"):
         save(root / folder / "0001.png", photograph(192, 200))
     for folder in ("datasets/DIV2K_train_HR", "datasets/Flickr2K_HR"):

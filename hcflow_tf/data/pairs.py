@@ -129,11 +129,16 @@ def load_pair(pair: Pair, scale: int) -> tuple[np.ndarray, np.ndarray]:
     return fit_to_scale(*load_files(pair, scale), scale)
 
 
+def stem_key(path: pathlib.Path) -> str:
+    """The stem by which files are paired: equal for upper and lower case, and for accents composed or decomposed."""
+    return unicodedata.normalize("NFC", path.stem.casefold())
+
+
 def _by_stem(files: list[pathlib.Path], partners: dict | None = None, scale: int = 1) -> dict[str, pathlib.Path]:
     """Stem in lower case -> file; for LR files the ending x4 is cut off, unless a partner bears it too."""
     images: dict[str, pathlib.Path] = {}
     for path in files:
-        stem = unicodedata.normalize("NFC", path.stem.casefold())
+        stem = stem_key(path)
         if partners is not None and stem not in partners:
             stem = re.sub(rf"[_-]?x{scale}$", "", stem)
         if stem in images:

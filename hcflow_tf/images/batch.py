@@ -131,9 +131,9 @@ def add_tile_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_scale_argument(parser: argparse.ArgumentParser) -> None:
-    """--scale, for the baseline."""
-    parser.add_argument("--scale", type=int, choices=(2, 4, 8, 16), help="of --model bicubic (default 4)")
+def add_scale_argument(parser: argparse.ArgumentParser, of: str = "--model bicubic") -> None:
+    """--scale, where no model says it: for the baseline."""
+    parser.add_argument("--scale", type=int, choices=(2, 4, 8, 16), help=f"of {of} (default 4)")
 
 
 def _tile(text: str) -> int | None:

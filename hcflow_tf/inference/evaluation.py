@@ -107,6 +107,17 @@ def report(model: str, scale: int, images: Mapping[str, Mapping[str, Metrics]]) 
     }
 
 
+def output_report(folder: str, scale: int, images: Mapping[str, Metrics]) -> dict:
+    """report.json of image name -> metrics, for the images of another program, which have no temperature."""
+    return {
+        "model": folder,
+        "metrics_version": VERSION,
+        "scale": scale,
+        "images": {name: dict(metrics) for name, metrics in images.items()},
+        "mean": mean_metrics(list(images.values())),
+    }
+
+
 def _with_head(by_temperature: Mapping[str, Metrics]) -> dict:
     first = next(iter(by_temperature.values()))
     names = [name for name in first if name in METRICS or name.rpartition("_")[0] in METRICS]

@@ -29,11 +29,16 @@ def metrics_table(rows: Mapping[str, Mapping[str, float]], label: str = "image")
 
 
 def format_metric(name: str, value: float | None) -> str:
-    """The value with as many decimals as the field's tables give: SSIM four, bits per dimension three, others two."""
+    """The value with as many decimals as the field's tables give: SSIM and LPIPS four, bits per dimension three, others two."""
     if value is None:
         return "-"
-    decimals = 4 if name.startswith("ssim") else 3 if name == "bits_per_dim" else 2
+    decimals = 4 if name.startswith(("ssim", "lpips")) else 3 if name == "bits_per_dim" else 2
     return f"{value:.{decimals}f}"
+
+
+def higher_is_better(name: str) -> bool:
+    """Whether more of this figure is better: dB, SSIM, diversity; not so for distances, NIQE, BRISQUE and bits."""
+    return not name.startswith(("niqe", "brisque", "lpips", "bits_per_dim"))
 
 
 def _join(cells: Sequence[str], widths: Sequence[int]) -> str:

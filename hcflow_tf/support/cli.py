@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from hcflow_tf import __version__
 from hcflow_tf.support.errors import HCFlowError, complain
 
-COMMANDS = ("train", "evaluate", "compare", "upscale", "downscale", "convert", "prepare", "info", "export", "demo", "beam")
+COMMANDS = ("train", "evaluate", "report", "compare", "upscale", "downscale")
+COMMANDS += ("convert", "prepare", "info", "export", "demo", "beam")
 
 
 def execute(name: str, argv: Sequence[str] | None = None) -> int:
