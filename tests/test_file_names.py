@@ -16,8 +16,8 @@ import unicodedata
 import pytest
 from tiny import photograph
 
-from hcflow_tf.data import pairs
 from hcflow_tf.data.pairs import find_images, pair_names
+from hcflow_tf.images import inputs
 from hcflow_tf.images.images import ImageError, read_header, read_image, write_image
 from hcflow_tf.inference import pictures
 from hcflow_tf.support import cli
@@ -120,11 +120,12 @@ def test_names_reach_a_process_and_its_terminal_as_they_are(folder):
     assert done.returncode == 1
     lines = done.stderr.decode("ascii").splitlines()
     assert lines[0] == "hcflow upscale: caf\\udce9.png: the file is empty"
-    assert [line.partition(":")[0] for line in lines[1:]] == [
+    assert [line.partition(":")[0] for line in lines[1:-1]] == [
         "[2/4] two\\nlines.png",
         "[3/4] -photo.png",
         lines[3].partition(":")[0],
     ]
+    assert lines[-1].startswith("[4/4] 3 done, 0 skipped, 1 failed, ")
     assert listing("out") == sorted(names[1:])
 
 
@@ -247,7 +248,7 @@ def test_what_may_not_be_read_or_written(unprivileged, capsys):
 def test_a_folder_that_vanishes_is_told(folder, monkeypatch, capsys):
     pathlib.Path("in").mkdir()
     named("good")
-    is_folder = pairs.is_folder
+    is_folder = inputs.is_folder
 
     def then_gone(path):
         found = is_folder(path)
@@ -255,7 +256,7 @@ def test_a_folder_that_vanishes_is_told(folder, monkeypatch, capsys):
             pathlib.Path(path).rmdir()
         return found
 
-    monkeypatch.setattr(pairs, "is_folder", then_gone)
+    monkeypatch.setattr(inputs, "is_folder", then_gone)
     assert cli.execute("upscale", ["--model", "bicubic", "in", "good.png", "-o", "out"]) == 1
     assert "hcflow upscale: in: No such file or directory\n" in capsys.readouterr().err
     assert listing("out") == ["good.png"]

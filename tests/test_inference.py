@@ -408,10 +408,10 @@ def test_output_cap(rescaler, tmp_path):
 def test_uncertainty_is_the_standard_deviation(runtime, tmp_path):
     write_image(tmp_path / "in.png", photograph(12, 12))
     targets = [tmp_path / f"{index}.png" for index in range(3)]
-    note = upscale_file(Scaler(runtime), tmp_path / "in.png", targets, temperature=0.8, uncertainty=tmp_path / "map.png")
+    made = upscale_file(Scaler(runtime), tmp_path / "in.png", targets, temperature=0.8, uncertainty=tmp_path / "map.png")
     samples = np.stack([read_image(target).rgb.astype(np.float64) for target in targets])
     expected = samples.std(axis=0).mean(axis=2)
-    assert float(note.split("deviation ")[1].split(",")[0]) == pytest.approx(expected.mean(), abs=0.1)
+    assert float(made.note().split("deviation ")[1].split(",")[0]) == pytest.approx(expected.mean(), abs=0.1)
     picture = read_image(tmp_path / "map.png")
     assert picture.rgb.shape == (48, 48, 3)
     brightness = picture.rgb.sum(axis=2)
@@ -462,6 +462,6 @@ def test_damaged_weights_write_nothing(tmp_path):
     (tmp_path / "in.png").write_bytes(buffer.getvalue())
     with pytest.raises(HCFlowError, match="likelihood that is no finite number"):
         Scaler(Damaged()).log_prob(to_float(photograph(32, 32)), to_float(photograph(8, 8)))
-    with pytest.raises(HCFlowError, match=r"box computes values that are not numbers \(NaN\): its weights are damaged"):
+    with pytest.raises(HCFlowError, match=r"box computes values that are not finite numbers \(NaN\): its weights are damaged"):
         upscale_file(Scaler(Damaged()), tmp_path / "in.png", [tmp_path / "out.png"])
     assert not (tmp_path / "out.png").exists()

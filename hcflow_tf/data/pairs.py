@@ -11,7 +11,8 @@ import unicodedata
 import numpy as np
 
 from hcflow_tf.data.resize import imresize
-from hcflow_tf.images.images import FORMATS, ImageError, read_header, read_image
+from hcflow_tf.images.formats import READ_SUFFIXES
+from hcflow_tf.images.images import ImageError, read_header, read_image
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.support.files import expand_user, is_folder, status, why_unreachable
 
@@ -27,7 +28,7 @@ class Pair:
 def find_images(folder: str | os.PathLike) -> list[pathlib.Path]:
     """The images directly inside a folder (not in its subfolders), by suffix, in natural order: 2.png before 10.png.
 
-    Hidden files are passed over. The suffixes are those of `images.FORMATS`, upper or lower case.
+    Hidden files are passed over. The suffixes are those of `formats.READ_SUFFIXES`, upper or lower case.
 
     Raises:
       HCFlowError: there is no such folder, it cannot be read, or no image is in it.
@@ -37,12 +38,12 @@ def find_images(folder: str | os.PathLike) -> list[pathlib.Path]:
         reason = "is a file, not a folder" if status(folder) else why_unreachable(folder, "no such folder")
         raise HCFlowError(f"{folder}: {reason}")
     try:
-        files = [path for path in folder.iterdir() if path.suffix.lower() in FORMATS and not path.name.startswith(".")]
+        files = [path for path in folder.iterdir() if path.suffix.lower() in READ_SUFFIXES and not path.name.startswith(".")]
     except OSError as error:  # it may not be read, or has just vanished
         raise HCFlowError(f"{folder}: {error.strerror}") from error
     if not files:
-        raise HCFlowError(f"{folder}: no images in this folder (looked for {', '.join(FORMATS)})")
-    return sorted(files, key=_natural)
+        raise HCFlowError(f"{folder}: no images in this folder (looked for {', '.join(READ_SUFFIXES)})")
+    return sorted(files, key=natural_order)
 
 
 def pair_names(hr_folder: str | os.PathLike, lr_folder: str | os.PathLike, scale: int) -> list[Pair]:
@@ -147,6 +148,7 @@ def _by_stem(files: list[pathlib.Path], partners: dict | None = None, scale: int
     return images
 
 
-def _natural(path: pathlib.Path) -> tuple:
+def natural_order(path: pathlib.Path) -> tuple:
+    """A sort key by name: 2.png before 10.png."""
     parts = re.split(r"([0-9]+)", path.name.casefold())
     return [int(part) if part.isdecimal() and part.isascii() else part for part in parts], path.name

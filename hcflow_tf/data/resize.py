@@ -36,13 +36,24 @@ def imresize(image: np.ndarray, scale: float) -> np.ndarray:
         raise HCFlowError(f"imresize: expected uint8, uint16 or floating point, got {image.dtype}")
     if not (math.isfinite(scale) and scale > 0):
         raise HCFlowError(f"imresize: scale must be above 0, got {scale}")
-    columns_first = _resize_rows(image, scale).swapaxes(0, 1)
-    return np.ascontiguousarray(_resize_rows(columns_first, scale).swapaxes(0, 1))
+    height, width = (math.ceil(side * scale) for side in image.shape[:2])
+    return _resize(image, height, width, scale, scale)
 
 
-def _resize_rows(image: np.ndarray, scale: float) -> np.ndarray:
+def imresize_to(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """MATLAB's `imresize(image, [height width])`: as `imresize`, each side by its own scale."""
+    image = np.asarray(image)
+    return _resize(image, height, width, height / image.shape[0], width / image.shape[1])
+
+
+def _resize(image: np.ndarray, height: int, width: int, vertical: float, horizontal: float) -> np.ndarray:
+    columns_first = _resize_rows(image, height, vertical).swapaxes(0, 1)
+    return np.ascontiguousarray(_resize_rows(columns_first, width, horizontal).swapaxes(0, 1))
+
+
+def _resize_rows(image: np.ndarray, rows_out: int, scale: float) -> np.ndarray:
     """Resizes the first axis."""
-    indices, weights = _contributions(image.shape[0], scale)
+    indices, weights = _contributions(image.shape[0], rows_out, scale)
     rows = np.ascontiguousarray(image).reshape(image.shape[0], -1)
     output = np.empty((len(indices), rows.shape[1]), image.dtype)
     # One output row at a time: its few input rows stay in the processor's cache, and the sum is one matrix product.
@@ -54,12 +65,12 @@ def _resize_rows(image: np.ndarray, scale: float) -> np.ndarray:
     return output.reshape(-1, *image.shape[1:])
 
 
-def _contributions(length: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """The input indices and the weights of every output position, both [ceil(length * scale), taps]."""
+def _contributions(length: int, length_out: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """The input indices and the weights of every output position, both [length_out, taps]."""
     shrink = min(scale, 1.0)
     width = _KERNEL_WIDTH / shrink
     # Positions count from 1, as in MATLAB, so that the floating point arithmetic is the same.
-    centre = np.arange(1, math.ceil(length * scale) + 1) / scale + 0.5 * (1 - 1 / scale)
+    centre = np.arange(1, length_out + 1) / scale + 0.5 * (1 - 1 / scale)
     left = np.floor(centre - width / 2)
     indices = left[:, None] + np.arange(math.ceil(width) + 2)
     weights = _cubic(shrink * (centre[:, None] - indices))

@@ -1,29 +1,47 @@
-"""What the commands over many images share: finding inputs, naming outputs, going on after a bad file, progress."""
+"""What the commands over many images share: going on after a bad file, progress, summary, options."""
 
 from __future__ import annotations
 
 import argparse
-import os
+import dataclasses
+import json
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from hcflow_tf.data.pairs import find_images
-from hcflow_tf.images.images import FORMATS, ImageError
+from hcflow_tf.images.formats import FORMATS, ImageError
 from hcflow_tf.support.errors import HCFlowError, UsageError, complain, one_line
-from hcflow_tf.support.files import check_targets, expand_user, is_folder, status, why_unreachable
 
 Item = TypeVar("Item")
+
+
+@dataclasses.dataclass(frozen=True)
+class Done:
+    """What became of one item."""
+
+    note: str
+    """For the progress line."""
+    outputs: Sequence[pathlib.Path] = ()
+    size: tuple[int, int] | None = None
+    """Width and height of the result; of what is skipped, none."""
+    skipped: bool = False
 
 
 class Batch:
     """Runs over items, names the bad ones on stderr and goes on; `exit_code` is 1 if there was one."""
 
-    def __init__(self, command: str):
-        """Args: command, its name, for the messages."""
-        self._command = command
+    def __init__(self, command: str, *, as_json: bool = False, item_errors: type[HCFlowError] = ImageError):
+        """Begins a batch.
+
+        Args:
+          command: its name, for the messages.
+          as_json: whether a line for programs goes to stdout for each item.
+          item_errors: errors that concern one item: the batch goes on. Whatever this is, wrong usage and outputs that
+            cannot be written (a full disk) end it.
+        """
+        self._command, self._as_json, self._item_errors = command, as_json, item_errors
         self.failed: list[str] = []
 
     @property
@@ -36,88 +54,98 @@ class Batch:
         self.failed.append(str(error))
         complain(f"hcflow {self._command}", error)
 
-    def run(self, items: Sequence[Item], name: Callable[[Item], str], work: Callable[[Item], str]) -> None:
-        """Calls work(item) for all items; it returns a note for the progress line.
+    def remark(self, text: str) -> None:
+        """Says what is worth knowing, and is no error."""
+        complain(f"hcflow {self._command}: note", text)
 
-        An `ImageError` is that item's own, and so is an image too large for the memory; every other error ends the batch.
+    def run(self, items: Sequence[Item], name: Callable[[Item], str], work: Callable[[Item], Done | str]) -> None:
+        """Calls work(item) for all items; it returns what was done, or a note for the progress line.
+
+        An image too large for the memory is that item's own error, too.
         """
-        begin = time.monotonic()
+        begin, skipped, failed_before, seconds, megapixels = time.monotonic(), 0, len(self.failed), 0.0, 0.0
         for number, item in enumerate(items, start=1):
+            started = time.monotonic()
             try:
-                note = work(item)
-            except ImageError as error:
-                self.complain(error)
+                done = work(item)
+            except self._item_errors as error:
+                cannot_write = isinstance(error.__cause__, OSError) and not isinstance(error, ImageError)
+                if isinstance(error, UsageError) or cannot_write:
+                    raise
+                self._fail(name(item), error)
                 continue
             except MemoryError:
-                self.complain(ImageError(f"{name(item)}: not enough memory for this image"))
+                self._fail(name(item), ImageError(f"{name(item)}: not enough memory for this image"))
                 continue
+            done = done if isinstance(done, Done) else Done(done)
+            took = time.monotonic() - started
+            skipped += done.skipped
+            if done.size:
+                seconds, megapixels = seconds + took, megapixels + done.size[0] * done.size[1] / 1e6
+            self._tell_programs(
+                input=name(item),
+                status="skipped" if done.skipped else "done",
+                outputs=[str(path) for path in done.outputs],
+                **({"width": done.size[0], "height": done.size[1], "seconds": round(took, 3)} if done.size else {}),
+            )
             left = (time.monotonic() - begin) / number * (len(items) - number)
             eta = f", {_duration(left)} left" if number < len(items) else ""
             passed = _duration(time.monotonic() - begin)
-            print(f"[{number}/{len(items)}] {one_line(name(item))}: {note} ({passed}{eta})", file=sys.stderr)
+            print(f"[{number}/{len(items)}] {one_line(name(item))}: {done.note} ({passed}{eta})", file=sys.stderr)
+        if len(items) > 1 and megapixels + skipped:
+            failed = len(self.failed) - failed_before
+            speed = f", {seconds / megapixels:.2f} s per megapixel" if megapixels else ""
+            counts = f"{len(items) - skipped - failed} done, {skipped} skipped, {failed} failed"
+            print(f"[{len(items)}/{len(items)}] {counts}{speed}", file=sys.stderr)
 
+    def _fail(self, name: str, error: HCFlowError) -> None:
+        text = str(error)
+        self.complain(error if name in text else ImageError(f"{name}: {text}"))
+        self._tell_programs(input=name, status="failed", outputs=[], message=text)
 
-def find_inputs(inputs: Iterable[str | os.PathLike], batch: Batch) -> list[pathlib.Path]:
-    """The image files that INPUT arguments name, folders expanded; what is missing or empty is complained about."""
-    files: dict[pathlib.Path, None] = {}
-    for entry in inputs:
-        path = expand_user(entry)
-        try:
-            if not str(entry):
-                raise HCFlowError("an input without a name")
-            if status(path) is None:
-                raise HCFlowError(f"{path}: {why_unreachable(path)}")
-            files.update(dict.fromkeys(find_images(path) if is_folder(path) else [path]))
-        except HCFlowError as error:
-            batch.complain(error)
-    return list(files)
-
-
-def plan_outputs(
-    sources: Sequence[pathlib.Path],
-    output: str | os.PathLike,
-    name_outputs: Callable[[pathlib.Path], list[pathlib.Path]],
-    *,
-    models: Iterable[str | os.PathLike] = (),
-    overwrite: bool = False,
-) -> list[list[pathlib.Path]]:
-    """The output files of each source, checked before any work.
-
-    Args:
-      sources: input files.
-      output: a file name with an image suffix (for one source), else a folder, made where it is missing.
-      name_outputs: from the plain output path of a source to all the files made from it.
-      models: files that are read, too.
-      overwrite: whether files that exist may be replaced.
-
-    Raises:
-      UsageError: several sources for one output file, two sources with the same output, an output that is an input, or
-        one that exists.
-    """
-    if not str(output):
-        raise UsageError("-o: the name is empty")
-    output = expand_user(output)
-    into_folder = is_folder(output) or output.suffix.lower() not in FORMATS
-    if into_folder and status(output) and not is_folder(output):
-        raise UsageError(f"-o {output}: is a file; give a folder or a file name ending in {', '.join(FORMATS)}")
-    if not into_folder and len(sources) > 1:
-        raise UsageError(f"-o {output}: one file cannot hold {len(sources)} images; give a folder")
-    taken: dict[pathlib.Path, pathlib.Path] = {}
-    plans = []
-    for source in sources:
-        plan = name_outputs(output / f"{source.stem}.png" if into_folder else output)
-        for target in plan:
-            if target in taken:
-                raise UsageError(f"{taken[target]} and {source} would both be written to {target}; rename one or split them")
-            taken[target] = source
-        plans.append(plan)
-    check_targets(taken, inputs=[*sources, *models], overwrite=overwrite)
-    return plans
+    def _tell_programs(self, **what: object) -> None:
+        if self._as_json:
+            print(json.dumps(what), flush=True)
 
 
 def add_overwrite_argument(parser: argparse.ArgumentParser, *aliases: str) -> None:
     """--overwrite, the same in all commands."""
     parser.add_argument("--overwrite", *aliases, action="store_true", help="replace files that exist (never an input)")
+
+
+def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which inputs are taken and which outputs exist already, the same in the commands from files to files."""
+    parser.add_argument("--recursive", action="store_true", help="take the subfolders of folders, and keep them in OUT")
+    parser.add_argument("--skip-existing", action="store_true", help="skip inputs whose outputs exist: goes on with a batch")
+    parser.add_argument("--strip-metadata", action="store_true", help="drop EXIF, XMP, IPTC and resolution")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each input on standard output")
+    add_device_argument(parser)
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """--device."""
+    parser.add_argument(
+        "--device", default="auto", metavar="auto|cpu|gpu:N", help="what computes (default: the first GPU, else the CPU)"
+    )
+
+
+def add_format_arguments(parser: argparse.ArgumentParser) -> None:
+    """--format and --quality."""
+    names = [suffix[1:] for suffix in FORMATS]
+    parser.add_argument(
+        "--format",
+        choices=(*names, "same"),
+        default="png",
+        help="of the files in a folder, and of -o -; same: that of the input, where it can be written (default png)",
+    )
+    parser.add_argument("--quality", type=quality, metavar="1..100", help="of JPEG (default 95), AVIF (90), WebP (lossless)")
+
+
+def quality(text: str) -> int:
+    """An argparse type."""
+    if not text.isdecimal() or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 100, got {text!r}")
+    return int(text)
 
 
 def add_tile_argument(parser: argparse.ArgumentParser) -> None:

@@ -21,7 +21,7 @@ _XMP_SIZES = re.compile(
     rb"""\s(?:exif:Pixel[XY]Dimension|tiff:Image(?:Width|Length))=(?:"[^"]*"|'[^']*')"""
     rb"|<(exif:Pixel[XY]Dimension|tiff:Image(?:Width|Length))>[^<]*</\1>"
 )
-_XMP_GAIN_MAP = re.compile(rb"""\s(?:hdrgm:\w+)=(?:"[^"]*"|'[^']*')""")
+_XMP_GAIN_MAP = re.compile(rb"""\s(?:hdrgm:\w+)=(?:"[^"]*"|'[^']*')|<Container:Directory>.*?</Container:Directory>""", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)

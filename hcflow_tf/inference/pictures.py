@@ -6,11 +6,11 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from hcflow_tf.data.resize import imresize
+from hcflow_tf.data.resize import imresize, imresize_to
 from hcflow_tf.images.alpha import bleed
 from hcflow_tf.images.images import (
     ImageError,
@@ -22,6 +22,8 @@ from hcflow_tf.images.images import (
     read_image,
     write_image,
 )
+from hcflow_tf.images.metadata import Metadata
+from hcflow_tf.images.write import holds_16_bit, lost_metadata
 from hcflow_tf.inference.heat_map import Spread, heat_map
 from hcflow_tf.inference.scaling import Scaler, pad_to_multiple
 from hcflow_tf.runtimes.runtime import BICUBIC, BicubicRuntime
@@ -64,6 +66,10 @@ class Original:
         return original if original.scale == scale and expected == tuple(lr_size) else None
 
 
+def _say(text: str) -> None:
+    complain("hcflow: note", text)
+
+
 def model_of(source: str | os.PathLike) -> str:
     """The shipped model that is to upscale a file: the one that `downscale_file` says made it, else the default.
 
@@ -79,6 +85,35 @@ def model_of(source: str | os.PathLike) -> str:
     return made_by
 
 
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """The size that a result is to have, other than the model's scale gives."""
+
+    outscale: float | None = None
+    """Times the input's width and height."""
+    box: tuple[int, int] | None = None
+    """Width and height into which the result is to fit, its aspect kept."""
+
+    def of(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of the result of an input of this size; at least a pixel each."""
+        factor = self.outscale or min(side / own for side, own in zip(self.box or (width, height), (width, height), strict=True))
+        return max(1, round(width * factor)), max(1, round(height * factor))
+
+
+@dataclasses.dataclass(frozen=True)
+class Upscaled:
+    """What `upscale_file` made."""
+
+    input_size: tuple[int, int]
+    """Width and height."""
+    size: tuple[int, int]
+    remark: str = ""
+
+    def note(self) -> str:
+        """As text, such as "480 x 320 -> 1920 x 1280"."""
+        return "{} x {} -> {} x {}".format(*self.input_size, *self.size) + self.remark
+
+
 def upscale_file(
     scaler: Scaler,
     source: str | os.PathLike,
@@ -89,45 +124,65 @@ def upscale_file(
     bits: int | None = None,
     uncertainty: pathlib.Path | None = None,
     max_pixels: int = MAX_PIXELS,
-) -> str:
+    size: Size | None = None,
+    quality: int | None = None,
+    strip_metadata: bool = False,
+    remark: Callable[[str], None] = _say,
+) -> Upscaled:
     """Upscales one file; sample i, drawn with seed + i, goes to targets[i].
 
     The EXIF orientation is applied, a colour profile kept, transparency enlarged by bicubic (what is hidden
-    under it does not reach what one sees), gray stays gray. A file
-    that `downscale_file` made gets its original size back.
+    under it does not reach what one sees), gray stays gray. A file that `downscale_file` made gets its original size back.
 
     Args:
-      bits: 8 or 16; None as the source.
+      bits: 8 or 16; None as the source, 8 where the target's format cannot hold 16.
       uncertainty: PNG for the heat map of the samples' standard deviation; needs at least two targets.
       max_pixels: cap on the output.
-
-    Returns:
-      What was done, such as "480 x 320 -> 1920 x 1280".
+      size: of the result, by MATLAB's bicubic from the model's scale; None for the model's scale.
+      quality: of lossy formats; see `write_image`.
+      strip_metadata: whether EXIF, XMP, IPTC and resolution are dropped.
+      remark: is told what of the source is left out.
 
     Raises:
       ImageError: the source cannot be read, or its output would exceed the cap.
       HCFlowError: a target cannot be written, out of memory.
     """
-    _check_output_size(source, scaler.scale, max_pixels)
-    image = _read(source)
-    bits = bits or image.bit_depth
-    for target in targets:
-        check_writable(target, bit_depth=bits, alpha=image.alpha is not None, side=scaler.scale * max(image.rgb.shape[:2]))
+    _check_output_size(source, scaler.scale, size, max_pixels)
+    image = _read(source, remark)
     lr = _to_float(bleed(image.rgb, image.alpha))
     original = Original.from_text(image.text, lr.shape[:2], scaler.scale)
     height, width = (original.height, original.width) if original else (side * scaler.scale for side in lr.shape[:2])
+    final = size.of(lr.shape[1], lr.shape[0]) if size else (width, height)
+    for target in targets:
+        depth = _bits_of(target, image, bits)
+        check_writable(target, bit_depth=depth, alpha=image.alpha is not None, side=max(final))
+    metadata = Metadata() if strip_metadata else image.metadata.of_result(*final)
+    for lost in lost_metadata(targets[0], metadata, image.icc_profile):
+        remark(f"{source}: {lost} dropped, for which {targets[0].suffix} files have no place")
     gray = image.is_gray or (original is not None and original.gray)
-    alpha = None if image.alpha is None else _to_bits(imresize(image.alpha, scaler.scale), bits)[:height, :width]
+    alpha = None
+    if image.alpha is not None:
+        alpha = imresize_to(image.alpha, *final[::-1]) if size else imresize(image.alpha, scaler.scale)[:height, :width]
     spread = Spread()
     for index, target in enumerate(targets):
         hr = scaler.upscale(lr, temperature, seed + index)[:height, :width]
+        if final != (width, height):
+            hr = imresize_to(hr, *final[::-1]).astype(np.float32)
         if gray:
             hr = _to_gray(hr)
-        write_image(target, quantize(hr, bits), alpha=alpha, icc_profile=image.icc_profile)
+        depth = _bits_of(target, image, bits)
+        write_image(
+            target,
+            quantize(hr, depth),
+            alpha=None if alpha is None else _to_bits(alpha, depth),
+            icc_profile=image.icc_profile,
+            metadata=metadata,
+            quality=quality,
+        )
         if uncertainty:
             spread.add(hr)
-    note = f"{lr.shape[1]} x {lr.shape[0]} -> {width} x {height}"
-    return note + (f", {_write_heat_map(uncertainty, spread)}" if uncertainty else "")
+    map_note = f", {_write_heat_map(uncertainty, spread)}" if uncertainty else ""
+    return Upscaled((lr.shape[1], lr.shape[0]), final, map_note)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,18 +207,26 @@ def compare_bytes(ours: int, bicubic: int) -> str:
 
 
 def downscale_file(
-    scaler: Scaler, source: str | os.PathLike, target: pathlib.Path, *, max_pixels: int = MAX_PIXELS
+    scaler: Scaler,
+    source: str | os.PathLike,
+    target: pathlib.Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    strip_metadata: bool = False,
+    remark: Callable[[str], None] = _say,
 ) -> Downscaled:
     """Downscales one file to an 8-bit PNG; its text entries let `upscale_file` restore the original size.
 
     Args:
       max_pixels: cap on the source.
+      strip_metadata: whether EXIF, XMP and resolution are dropped.
+      remark: is told what of the source is left out.
 
     Raises:
       ImageError: the source cannot be read.
       HCFlowError: the target cannot be written, out of memory, or the runtime has no encoder.
     """
-    image = _read(source, max_pixels=max_pixels)
+    image = _read(source, remark, max_pixels=max_pixels)
     height, width = image.rgb.shape[:2]
     original = Original(width, height, scaler.scale, image.is_gray)
     hr = _to_float(bleed(image.rgb, image.alpha))
@@ -174,22 +237,28 @@ def downscale_file(
         alpha = _to_bits(imresize(pad_to_multiple(image.alpha, scaler.scale), 1 / scaler.scale), 8)
     model = scaler.runtime.name
     text = original.to_text() | {MODEL_KEY: model if model in (BICUBIC, *list_models()) else "other"}
-    write_image(target, lr, alpha=alpha, icc_profile=image.icc_profile, text=text)
+    metadata = Metadata() if strip_metadata else image.metadata.of_result(lr.shape[1], lr.shape[0])
+    write_image(target, lr, alpha=alpha, icc_profile=image.icc_profile, text=text, metadata=metadata)
     bicubic = quantize(Scaler(BicubicRuntime(scaler.scale)).downscale(hr))
     return Downscaled((width, height), (lr.shape[1], lr.shape[0]), png_bytes(lr), png_bytes(bicubic))
 
 
-def _read(source: str | os.PathLike, **options: int) -> LoadedImage:
-    """Reads an image and says on stderr what of it is left out."""
+def _read(source: str | os.PathLike, remark: Callable[[str], None], **options: int) -> LoadedImage:
+    """Reads an image and says what of it is left out."""
     image = read_image(source, **options)
     for note in image.notes:
-        complain("hcflow: note", f"{source}: {note}")
+        remark(f"{source}: {note}")
     return image
 
 
-def _check_output_size(source: str | os.PathLike, scale: int, max_pixels: int) -> None:
+def _bits_of(target: pathlib.Path, image: LoadedImage, bits: int | None) -> int:
+    return bits or (image.bit_depth if holds_16_bit(target) else 8)
+
+
+def _check_output_size(source: str | os.PathLike, scale: int, size: Size | None, max_pixels: int) -> None:
     header = read_header(source)
-    width, height = header.width * scale, header.height * scale
+    sizes = [(header.width * scale, header.height * scale)] + ([size.of(*header.size)] if size else [])
+    width, height = max(sizes, key=lambda sides: sides[0] * sides[1])
     if width * height > max_pixels:
         raise ImageError(
             f"{source}: {width} x {height} pixels after upscaling are more than the cap of {max_pixels:,} pixels (--max-pixels)"

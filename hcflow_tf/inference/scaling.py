@@ -12,6 +12,7 @@ import numpy as np
 from hcflow_tf.inference.memory import available_memory, largest_tile
 from hcflow_tf.inference.tiles import Tile, tiles
 from hcflow_tf.runtimes.runtime import Runtime
+from hcflow_tf.support.devices import gpu_memory
 from hcflow_tf.support.errors import HCFlowError, UsageError
 
 _Result = TypeVar("_Result")
@@ -136,8 +137,8 @@ class Scaler:
                 work(tile, canvas)
 
         self._in_tiles(lr_size, fill)
-        if np.isnan(canvas).any():
-            raise HCFlowError(f"{self.runtime.name} computes values that are not numbers (NaN): its weights are damaged")
+        if not np.isfinite(canvas).all():
+            raise HCFlowError(f"{self.runtime.name} computes values that are not finite numbers (NaN): its weights are damaged")
         return canvas
 
     def _in_tiles(self, lr_size: tuple[int, int], attempt: Callable[[Iterable[Tile]], _Result]) -> _Result:
@@ -162,7 +163,10 @@ class Scaler:
         return min(side, height), min(side, width)
 
     def _automatic(self) -> int:
-        return self._limit or largest_tile(self.runtime.decode_bytes, available_memory())
+        if self._limit:
+            return self._limit
+        memory = gpu_memory() if self.runtime.on_gpu else None
+        return largest_tile(self.runtime.decode_bytes, available_memory() if memory is None else memory)
 
     def _shrink(self, size: tuple[int, int], error: Exception) -> None:
         half = max(size) // 2

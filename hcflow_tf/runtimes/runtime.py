@@ -41,6 +41,7 @@ class Runtime(abc.ABC):
       has_likelihood: whether `log_prob` works.
       overlap: LR pixels by which neighbouring tiles are to overlap on each side.
       decode_bytes: estimate of the memory that decoding takes, bytes per LR pixel.
+      on_gpu: whether it computes on a GPU where TensorFlow sees one; else on the CPU always.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Runtime(abc.ABC):
     has_likelihood: bool = False
     overlap: int = MAX_OVERLAP
     decode_bytes: int = DEFAULT_DECODE_BYTES
+    on_gpu: bool = False
 
     @abc.abstractmethod
     def decode(self, lr: np.ndarray, latents: Sequence[np.ndarray]) -> np.ndarray:
@@ -115,6 +117,7 @@ class KerasRuntime(Runtime):
     """A model directory, in the folded inference form."""
 
     has_likelihood = True
+    on_gpu = True
 
     def __init__(self, path_or_name: str | os.PathLike):
         """Loads the model.

@@ -16,6 +16,7 @@ class SavedModelRuntime(Runtime):
     """One version of a served model."""
 
     has_likelihood = True
+    on_gpu = True
 
     def __init__(self, path: str | os.PathLike):
         """Loads the directory that holds saved_model.pb.
