@@ -9,13 +9,42 @@ import argparse
 import json
 import pathlib
 
+import numpy as np
+
 from hcflow_tf.export import script
+from hcflow_tf.inference.scaling import Scaler
 from hcflow_tf.models.complexity import measure
 from hcflow_tf.runtimes.exported import encoder_path
+from hcflow_tf.runtimes.onnx import OnnxRuntime
 from hcflow_tf.weights.shipped import DEFAULT_MODEL
 from hcflow_tf.weights.store import load_model
 
 PRECISIONS = ("float32", "float16")
+
+
+PROBE_SIDE, PROBE_TEMPERATURE, PROBE_SEED, PROBE_VALUES = 16, 0.8, 1, 512
+
+
+def probe(path: pathlib.Path) -> dict:
+    """What the file makes of a small picture, some of its values: src/probe.js compares the browser's engines with it."""
+    runtime = OnnxRuntime(path)
+    latents = Scaler(runtime)._draw_latents(PROBE_SIDE, PROBE_SIDE, PROBE_TEMPERATURE, PROBE_SEED)
+    found = {"side": PROBE_SIDE, "decoder": some(runtime.decode(waves(PROBE_SIDE)[None], [z[None] for z in latents]))}
+    if runtime.can_encode:
+        found["encoder"] = some(runtime.encode(waves(PROBE_SIDE * runtime.scale)[None])[0])
+    return found
+
+
+def waves(side: int) -> np.ndarray:
+    """[side, side, 3] float32."""
+    y, x, channel = np.mgrid[:side, :side, :3]
+    return (0.5 + 0.4 * np.sin(0.3 * (channel + 1) * x + 0.5 * y)).astype(np.float32)
+
+
+def some(values: np.ndarray) -> dict:
+    """Every so many-th value, in the order of memory."""
+    every = max(1, values.size // PROBE_VALUES) | 1  # odd: all channels and columns have their turn
+    return {"every": every, "values": [round(float(value), 5) for value in values.ravel()[::every]]}
 
 
 def export(task: str, name: str, folder: pathlib.Path) -> dict:
@@ -39,6 +68,7 @@ def export(task: str, name: str, folder: pathlib.Path) -> dict:
         "latent_channels": list(model.flow.latent_channels),
         "overlap": cost.overlap,
         "decode_bytes": cost.decode_bytes,
+        "probe": probe(folder / f"{name}.float32.onnx"),
         "files": files,
     }
 

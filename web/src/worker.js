@@ -1,9 +1,11 @@
 /** Computes, so that the page stays responsive; ending this worker cancels at once. */
 
 import { readPicture, UserError } from "./picture.js";
+import { isRight } from "./probe.js";
 import { originalOf, rescalePicture, Scaler, upscalePicture } from "./upscaling.js";
 
 const MAX_THREADS = 8;
+const WRONG = "The WebGPU of this browser computes something else than the model should give; choose another engine.";
 
 /** Threads that WebAssembly gets here. */
 function threads() {
@@ -78,13 +80,20 @@ async function run({ file, options, models, base }) {
   if (engine === "webgpu" && !(await hasWebGpu())) throw new UserError("This browser offers no WebGPU here; choose another engine.");
   progress("Loading the model");
   let functions;
-  try {
-    functions = await openModel(engine, model, options.precision, base, restores);
-  } catch (error) {
-    if (engine !== "webgpu" || options.engine !== "auto" || error instanceof UserError) throw error;
-    engine = "wasm";
-    functions = await openModel(engine, model, options.precision, base, restores);
+  let remark = "";
+  if (engine === "webgpu") {
+    try {
+      functions = await openModel(engine, model, options.precision, base, restores);
+      progress("Checking WebGPU");
+      if (!(await isRight(model, functions))) throw new UserError(WRONG);
+    } catch (error) {
+      if (options.engine !== "auto") throw error;
+      remark = error.message === WRONG ? " (WebGPU computes something else here)" : " (WebGPU cannot open the model here)";
+      engine = "wasm";
+      progress("Loading the model");
+    }
   }
+  if (engine === "wasm") functions = await openModel(engine, model, options.precision, base, restores);
   const scaler = new Scaler(model, functions, options.tile);
   const { height, width } = picture;
   const passes = restores ? 2 : options.samples;
@@ -96,7 +105,7 @@ async function run({ file, options, models, base }) {
   self.postMessage({ kind: "progress", done, total, seconds: 0 });
   const result = restores ? await rescalePicture(scaler, picture, step) : await upscalePicture(scaler, picture, options, step);
   const seconds = (performance.now() - start) / 1000;
-  const where = engine === "webgpu" ? "WebGPU" : `WebAssembly, ${threads()} ${threads() === 1 ? "thread" : "threads"}`;
+  const where = engine === "webgpu" ? "WebGPU" : `WebAssembly, ${threads()} ${threads() === 1 ? "thread" : "threads"}${remark}`;
   const buffers = result.images.map(({ png }) => png.buffer);
   self.postMessage({ kind: "result", ...result, seconds, where, model: model.name }, buffers);
 }
