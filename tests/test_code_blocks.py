@@ -30,7 +30,7 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 
 PARSED_ONLY = {
     "train": "takes hours, or minutes: tests/test_training.py and test_distributed.py train",
-    "convert": "downloads, or needs torch: tests/test_convert.py and test_download.py",
+    "convert": "downloads, or needs the authors' files: tests/test_convert.py and test_download.py",
     "export": "slow: tests/test_export_*.py",
     "beam": "needs an environment of its own: tests/test_beam.py (make test-beam)",
     "demo": "serves until it is stopped: tests/test_demo.py",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from hcflow_tf import __version__
 from hcflow_tf.support.errors import HCFlowError, complain
 
-COMMANDS = ("train", "evaluate", "report", "compare", "upscale", "downscale")
+COMMANDS: tuple[str, ...] = ("train", "evaluate", "report", "compare", "upscale", "downscale")
 COMMANDS += ("convert", "prepare", "info", "export", "demo", "beam")
 
 

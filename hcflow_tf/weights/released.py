@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import pathlib
 import re
 import typing
-import warnings
-import zipfile
 from collections.abc import Mapping
 
 import numpy as np
@@ -16,60 +12,10 @@ import pydantic
 
 from hcflow_tf.config import ModelConfig
 from hcflow_tf.support.errors import HCFlowError
-from hcflow_tf.support.files import is_file
+from hcflow_tf.weights.state_dict import read_state_dict as read_state_dict
 
 MAX_LISTED, MAX_NAME = 10, 120
 """Entries that an error lists, and characters of each."""
-
-
-def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads a PyTorch state dict (.pth) as numpy arrays, without running code from the file.
-
-    Raises:
-      HCFlowError: torch is not installed, or the file is not a plain state dict.
-    """
-    path = pathlib.Path(path)
-    if not is_file(path):
-        raise HCFlowError(f"no weight file at {path}")
-    try:
-        import torch
-    except ImportError as error:
-        raise HCFlowError(f"reading {path.name} needs torch: pip install 'hcflow_tf[convert]'") from error
-    try:
-        _check_archive(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old formats
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-            raise ValueError("expected a mapping from names to tensors")
-        # A view may repeat one stored number billions of times.
-        if sum(value.numel() * value.element_size() for value in state.values()) > path.stat().st_size:
-            raise ValueError("its tensors claim to be larger than the file")
-        arrays = {str(name).removeprefix("module."): _to_numpy(name, value) for name, value in state.items()}
-    except Exception as error:  # of the unpickler, of every kind
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise HCFlowError(f"{path} is not a PyTorch state dict of plain tensors: {reason}") from error
-    if len(arrays) < len(state):
-        raise HCFlowError(f"{path} holds a name twice, with and without 'module.' in front")
-    return arrays
-
-
-def _check_archive(path: pathlib.Path) -> None:
-    """A file of PyTorch's present format is a zip archive that does not compress: one that does may be a bomb."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise ValueError("its entries are compressed, as torch.save never does it")
-        if sum(entry.file_size for entry in entries) > path.stat().st_size:
-            raise ValueError("its entries claim to be larger than the file")
-
-
-def _to_numpy(name: object, tensor: typing.Any) -> np.ndarray:
-    """A dense tensor of real numbers as float32."""
-    if not isinstance(name, str) or not tensor.dtype.is_floating_point or str(tensor.layout) != "torch.strided":
-        raise ValueError(f"{str(name)[:80]!r} is a {tensor.layout} tensor of {tensor.dtype}")
-    return tensor.detach().float().numpy()
 
 
 def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:
