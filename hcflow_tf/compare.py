@@ -71,7 +71,7 @@ def _measure(model: str, pairs: list) -> tuple[dict[str, dict[str, float]], list
 
     scaler = Scaler(open_runtime(model))
     bicubic = Scaler(BicubicRuntime(scaler.scale))
-    draws = scaler.runtime.task == "super_resolution" and scaler.runtime.latent_channels
+    draws = not scaler.runtime.makes_lr and scaler.runtime.latent_channels
     rows: dict[str, dict[str, float]] = {}
     panels: list[list[tuple[str, np.ndarray]]] = []
     for pair in pairs:

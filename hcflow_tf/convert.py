@@ -71,10 +71,12 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> None:
     except HCFlowError as error:
         raise HCFlowError(f"{path}: {error}") from error
 
+    from hcflow_tf.models.guard import ensure_guard
     from hcflow_tf.models.hcflow import HCFlow
 
     model = HCFlow(config)
     assign_weights(model, mapped, source=path)
+    ensure_guard(model)
     save_model(model, output)
     fixed = sum(value.size for name, value in state.items() if name.endswith(".haar_weights"))
     rows = {

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", nargs="+", metavar="INPUT", help="image files, folders of images, or -")
     parser.add_argument(
         "--model",
-        default=DEFAULT_MODEL["rescaling"],
+        default=DEFAULT_MODEL["downscale"],
         help="model directory or name, SavedModel, .tflite, .onnx, or bicubic (default: %(default)s)",
     )
     parser.add_argument("-o", "--output", required=True, metavar="OUT", help="folder, .png file name for one input, or -")
@@ -62,7 +62,7 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str) -> i
     select_device(args.device)
     runtime = open_runtime(args.model, scale=args.scale)
     check_on_gpu(args.device, args.model, runtime.on_gpu)
-    if runtime.task != "rescaling" and args.model != BICUBIC:
+    if not runtime.makes_lr and args.model != BICUBIC:
         work.remark(
             f"{args.model} is a super-resolution model: its LR images look like bicubic ones and keep nothing extra for upscaling"
         )

@@ -29,7 +29,7 @@ import pathlib
 from hcflow_tf.images import batch
 from hcflow_tf.support import cli
 
-DEFAULT_TEMPERATURES = {"super_resolution": [0.0, 0.8], "rescaling": [0.0]}
+DEFAULT_TEMPERATURES, DEFAULT_OWN_LR_TEMPERATURES = [0.0, 0.8], [0.0]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     batch.add_overwrite_argument(parser)
     batch.add_tile_argument(parser)
     batch.add_scale_argument(parser, of="--model bicubic or --images")
+    batch.add_guard_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         return _run_on_images(args)
     args.samples, args.seed = args.samples or 1, args.seed or 0
     find_images(args.hr)  # a wrong folder is told before the model is loaded
-    scaler = Scaler(open_runtime(args.model, scale=args.scale), args.tile)
+    scaler = Scaler(open_runtime(args.model, scale=args.scale, guard=not args.no_guard), args.tile)
     pairs = pair_names(args.hr, args.lr, scaler.scale) if args.lr else [Pair(path) for path in find_images(args.hr)]
     temperatures = _temperatures(args, scaler.runtime)
     _check_outputs(args, pairs, temperatures)
@@ -169,7 +170,7 @@ def _temperatures(args: argparse.Namespace, runtime) -> list[float]:
         if any(args.temperature or ()):
             raise UsageError(f"{args.model} takes no latents: it has no temperature but 0")
         return [0.0]
-    return list(dict.fromkeys(args.temperature or DEFAULT_TEMPERATURES[runtime.task]))
+    return list(dict.fromkeys(args.temperature or (DEFAULT_OWN_LR_TEMPERATURES if runtime.makes_lr else DEFAULT_TEMPERATURES)))
 
 
 def _saved(args: argparse.Namespace, pair, temperature: float) -> list[pathlib.Path]:

@@ -75,7 +75,7 @@ def _print_runtime(name: str) -> None:
     from hcflow_tf.runtimes.runtime import open_runtime
 
     runtime, path = open_runtime(name), expand_user(name)
-    print(f"{runtime.task} x{runtime.scale}: {name}")
+    print(f"{'rescaling' if runtime.makes_lr else 'super_resolution'} x{runtime.scale}: {name}")
     if path.exists():
         files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
         print(f"size on disk: {sum(entry.stat().st_size for entry in files) / 2**20:.1f} MiB")

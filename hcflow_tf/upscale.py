@@ -57,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     batch.add_format_arguments(parser)
     batch.add_tile_argument(parser)
     batch.add_scale_argument(parser)
+    batch.add_guard_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,9 +100,9 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str, suff
 
     @functools.cache
     def scaler_and_temperature(model: str) -> tuple[Scaler, float]:
-        runtime = open_runtime(model, scale=args.scale)
+        runtime = open_runtime(model, scale=args.scale, guard=not args.no_guard)
         check_on_gpu(args.device, model, runtime.on_gpu)
-        if size and runtime.task == "rescaling":
+        if size and runtime.makes_lr:
             option = "--outscale" if args.outscale else "--size"
             raise UsageError(f"{option}: {model} is a rescaling model, which restores the original size; give another --model")
         return Scaler(runtime, args.tile), _temperature(args, model, runtime)

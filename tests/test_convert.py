@@ -37,11 +37,8 @@ def torch():
 def released_state(task: str) -> dict[str, np.ndarray]:
     """Random weights of a small model under the authors' names, as their program would save them."""
     config, rng = CONFIGS[task], np.random.default_rng(0)
-    state = {}
-    for name, variable in HCFlow(config).named_weights().items():
-        released = weights.released_name(name, config)
-        shape = weights.released_shape(name, tuple(variable.shape), released)
-        state[released] = rng.standard_normal(shape, np.float32)
+    ours = {name: rng.standard_normal(variable.shape, np.float32) for name, variable in HCFlow(config).named_weights().items()}
+    state = weights.to_released(ours, config)
     if task == "rescaling":
         state["flow.layers.0.haar_weights"] = np.ones((12, 1, 2, 2), np.float32)
     return state
@@ -66,7 +63,7 @@ def test_file_becomes_a_model_directory(task, tmp_path, capsys):
     assert table["steps"] == f"L {config.levels}, K {config.main_steps}, P {config.conditional_steps}"
     assert table["parameters"].startswith(f"{model.count_params():,}")
     for name, variable in model.named_weights().items():
-        theirs = state[weights.released_name(name, config)]
+        theirs = state[weights.names(config)[name][0]]
         ours = np.asarray(variable)
         np.testing.assert_array_equal(ours, theirs.transpose(2, 3, 1, 0) if ours.ndim == 4 else theirs.reshape(ours.shape))
 

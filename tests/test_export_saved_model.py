@@ -129,7 +129,7 @@ def test_every_signature_in_a_process_without_hcflow_tf(served, tmp_path):
     assert_same_bytes(out["downscale/image"], model.flow.forward_and_log_det(padded)[0][0])
     parts, log_det = model.flow.forward_and_log_det(float_hr)
     assert_same_bytes(pixels(out["downscale_bytes/image_bytes"][0]), parts[0][0])
-    from hcflow_tf.models.hcflow import LR_LOG_STD, gaussian_log_prob, latent_log_prob
+    from hcflow_tf.models.flow_model import LR_LOG_STD, gaussian_log_prob, latent_log_prob
 
     log_prob = gaussian_log_prob(parts[0], float_lr, LR_LOG_STD) + latent_log_prob(parts[1:]) + log_det
     floats = {"decode/hr": decode(float_lr, latents), "log_prob/log_prob": log_prob}

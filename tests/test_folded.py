@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from hcflow_tf.bijectors.log_scales import portable_atan
 from hcflow_tf.config import ModelConfig
-from hcflow_tf.models import folded_layers, folding
-from hcflow_tf.models.folded import InferenceModel, portable_atan
-from hcflow_tf.models.hcflow import LR_LOG_STD, HCFlow, gaussian_log_prob, latent_log_prob
+from hcflow_tf.models.flow_model import LR_LOG_STD, gaussian_log_prob, latent_log_prob
+from hcflow_tf.models.folded import InferenceModel
+from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.networks.feature_extractor import before_upsampling
 
 SMALL = {"main_width": 6, "conditional_width": 5, "rrdb_blocks": (1, 2), "rrdb_features": 6, "rrdb_growth": 3}
 CONFIGS = {
@@ -18,6 +20,10 @@ CONFIGS = {
     "sr_x2_bounded": ModelConfig(scale=2, main_steps=1, conditional_steps=1, log_std_bound=0.5, **SMALL),
     "rescaling_x4": ModelConfig(task="rescaling", scale=4, main_steps=2, conditional_steps=2, **SMALL),
     "no_conditional_steps": ModelConfig(scale=4, main_steps=1, conditional_steps=0, **SMALL),
+    "no_conditions": ModelConfig(scale=4, main_steps=1, conditional_steps=1, conditions=("nothing", "nothing"), **SMALL),
+    "own_images": ModelConfig(scale=4, main_steps=1, conditional_steps=1, conditions=("own", "own"), **SMALL),
+    "given_lr": ModelConfig(scale=4, main_steps=1, conditional_steps=1, conditions=("own_and_below", "lr"), **SMALL),
+    "latents_only": ModelConfig(scale=4, main_steps=1, conditional_steps=1, conditions=("lr", "lr"), lr_is_output=False, **SMALL),
 }
 
 
@@ -46,15 +52,18 @@ def test_equals_the_model(name, dtype, tolerance):
         lr = tf.constant(rng.random((2, height, width, 3)), dtype)
         latents = model.draw_latents(lr.shape, 0.9, seed=3)
         # The flow itself, operation by operation: tracing it takes longer than all that is compared here.
-        hr = model.flow.inverse_and_log_det([lr, *latents])[0]
+        hr = model.flow.decode(lr, latents)
         assert largest_error(inference.decode(lr, latents), hr) <= tolerance
         hr = tf.constant(rng.random((2, height * model.scale, width * model.scale, 3)), dtype)
-        parts, log_det = model.flow.forward_and_log_det(hr)
-        for ours, expected in zip(tf.nest.flatten(inference.encode(hr)), parts, strict=True):
+        given = {"lr": lr} if model.flow.needs_lr else {}
+        parts, log_det = model.flow.forward_and_log_det(hr, **given)
+        for ours, expected in zip(inference.encode_and_log_det(hr, lr)[0], parts, strict=True):
             assert largest_error(ours, expected) <= tolerance
     zeros = [tf.zeros_like(latent) for latent in latents]
-    assert largest_error(inference.decode(lr), model.flow.inverse_and_log_det([lr, *zeros])[0]) <= tolerance
-    log_prob = gaussian_log_prob(parts[0], lr, LR_LOG_STD) + latent_log_prob(parts[1:]) + log_det
+    assert largest_error(inference.decode(lr), model.flow.decode(lr, zeros)) <= tolerance
+    log_prob = latent_log_prob(parts[model.flow.has_lr :]) + log_det
+    if model.flow.has_lr:
+        log_prob += gaussian_log_prob(parts[0], lr, LR_LOG_STD)
     assert largest_error(inference.log_prob(hr, lr), log_prob) <= tolerance
 
 
@@ -70,7 +79,7 @@ def test_convolution_before_upsampling(factor):
     rng = np.random.default_rng(0)
     x, kernel = rng.random((2, 5, 3, 4)), rng.random((3, 3, 4, 6))
     fine = tf.nn.conv2d(x.repeat(factor, 1).repeat(factor, 2), kernel, 1, "SAME")
-    coarse = tf.nn.conv2d(x, folding.before_upsampling(kernel, factor), 1, "SAME")
+    coarse = tf.nn.conv2d(x, before_upsampling(kernel, factor), 1, "SAME")
     np.testing.assert_allclose(tf.nn.depth_to_space(coarse, factor), fine, rtol=0, atol=1e-12)
 
 
@@ -79,12 +88,25 @@ def test_operations_are_portable():
     model = random_model(CONFIGS["rescaling_x4"], "float32")
     inference = InferenceModel(model, atan=portable_atan)
     allowed = {"Abs", "AddV2", "BiasAdd", "ConcatV2", "Const", "Conv2D", "DepthToSpace", "Exp", "Identity", "LeakyRelu"}
-    allowed |= {"Maximum", "Mul", "Neg", "Placeholder", "RealDiv", "Relu", "Split", "Sqrt", "StridedSlice", "Sub"}
+    allowed |= {"Maximum", "Mul", "Neg", "Placeholder", "RealDiv", "Relu", "Split", "SplitV", "Sqrt", "StridedSlice", "Sub"}
     lr = tf.TensorSpec([None, None, None, 3])
     latents = [tf.TensorSpec([None, None, None, channels]) for channels in inference.latent_channels]
-    graph = tf.function(inference._decode).get_concrete_function(lr, latents).graph
-    assert {operation.type for operation in graph.get_operations()} <= allowed
-    assert all(tensor.shape.rank <= 4 for operation in graph.get_operations() for tensor in operation.outputs)
+    graph = tf.function(lambda *parts: [inference.flow.decode(parts[0], parts[1:])], autograph=False)
+    graph = graph.get_concrete_function(lr, *latents).graph
+    operations = needed(graph)
+    assert {operation.type for operation in operations} <= allowed
+    assert all(tensor.shape.rank <= 4 for operation in operations for tensor in operation.outputs)
+
+
+def needed(graph: tf.Graph) -> set[tf.Operation]:
+    """The operations that the outputs depend on, which are those that a converter converts."""
+    found, waiting = set(), [tensor.op for tensor in graph.structured_outputs]
+    while waiting:
+        operation = waiting.pop()
+        if operation not in found:
+            found.add(operation)
+            waiting += [tensor.op for tensor in operation.inputs]
+    return found
 
 
 def test_later_changes_of_the_model_do_not_show():
@@ -100,9 +122,9 @@ def test_later_changes_of_the_model_do_not_show():
 
 def test_condition_of_a_level_is_one_convolution():
     """All conditional steps' parts of the condition come out of one wide convolution."""
-    inference = InferenceModel(random_model(CONFIGS["sr_x8"], "float32"))
-    level = inference._levels[0]
-    condition, shared = level.condition(tf.zeros([1, 8, 8, 6]), [tf.zeros([1, 2, 2, 12]), tf.zeros([1, 4, 4, 12])])
+    level = InferenceModel(random_model(CONFIGS["sr_x8"], "float32")).flow.levels[0]
+    condition = level.extractor(tf.zeros([1, 8, 8, 6]), tf.zeros([1, 4, 4, 12]), tf.zeros([1, 2, 2, 12]))
     assert condition.shape == (1, 8, 8, 12)
-    assert [part.shape[-1] for part in shared] == [5, 5]
-    assert isinstance(level._shared, folded_layers.Conv)
+    parts = [conditions["condition"] for _, conditions in level.latent_path(condition)]
+    assert [part.shape[-1] for part in parts] == [5, 5, 12]
+    assert level.condition_parts(condition).shape[-1] == 10

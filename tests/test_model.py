@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import io
+import pickle
 import resource
 import zipfile
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tiny import tiny_config
 
 import hcflow_tf
+from hcflow_tf import bijectors
 from hcflow_tf.config import Config
-from hcflow_tf.models.hcflow import HCFlow
-from hcflow_tf.networks.layers import ActNorm
+from hcflow_tf.models.hcflow import HCFlow, assemble
+from hcflow_tf.networks.coupling import FCN
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.weights import store
 
@@ -143,9 +147,18 @@ def test_log_prob_by_hand():
         (lambda m, hr, lr, z: m.encode(hr[0]), r"expected shape \[batch, height, width, 3\], got \(16, 16, 3\)"),
         (lambda m, hr, lr, z: m.encode((255 * hr).astype(np.uint8)), r"expected hr of floats in \[0, 1\], got uint8"),
         (lambda m, hr, lr, z: m.sample((255 * hr).astype(np.uint8)), r"expected lr of floats in \[0, 1\], got uint8"),
-        (lambda m, hr, lr, z: m.decode(lr, z[:1]), r"expected \[lr, z_1, ..., z_2\], got 2 tensors"),
+        (lambda m, hr, lr, z: m.decode(lr, z[:1]), r"expected \[z_1, ..., z_2\], got 1 latents"),
         (lambda m, hr, lr, z: m.decode(lr, z[::-1]), r"expected z_1 of shape \[2, 8, 8, 6\] for lr \(2, 4, 4, 3\), got"),
         (lambda m, hr, lr, z: m.decode(lr, [z[0], z[1][:1]]), r"expected z_2 of shape \[2, 4, 4, 21\]"),
+        (lambda m, hr, lr, z: m.decode(lr[:1], z), r"expected z_1 of shape \[1, 8, 8, 6\] for lr \(1, 4, 4, 3\)"),
+        (lambda m, hr, lr, z: m.encode(hr[:0]), r"expected hr with at least one image and one pixel, got shape \(0, 16"),
+        (lambda m, hr, lr, z: m((255 * hr).astype(np.uint8)), r"expected hr of floats in \[0, 1\], got uint8"),
+        (lambda m, hr, lr, z: m.flow.forward((255 * hr).astype(np.uint8)), r"expected floats, got uint8; divide 8-bit images"),
+        (lambda m, hr, lr, z: m.sample(lr, float("nan")), r"expected a finite temperature of at least 0, .* got nan"),
+        (lambda m, hr, lr, z: m.sample(lr, float("inf")), r"expected a finite temperature of at least 0, .* got inf"),
+        (lambda m, hr, lr, z: m.sample(lr, -0.5), r"expected a finite temperature of at least 0, .* got -0.5"),
+        (lambda m, hr, lr, z: m.sample(lr, np.ones((2, 1))), r"expected a finite temperature of at least 0, one or \[batch\]"),
+        (lambda m, hr, lr, z: m.sample(lr, np.ones(3)), r"expected one temperature or 2 of them, one for each image, got 3"),
         (lambda m, hr, lr, z: m.log_prob(hr, lr[:1]), r"expected lr of shape \(2, 4, 4, 3\) for this hr, got \(1, 4, 4, 3\)"),
     ],
 )
@@ -255,47 +268,49 @@ def test_a_failed_save_leaves_the_old_model(saved):
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_initialise_actnorm_standardises_every_output(task, monkeypatch):
+def test_initialise_actnorm_standardises_every_output(task):
     model, hr = HCFlow(tiny_config(task)), photographs(4)
     for name, variable in model.named_weights().items():
         if "network/conv" in name or "gaussian" in name:  # networks that do something, so that what comes after depends on them
             variable.assign(0.05 * np.random.default_rng(len(name)).standard_normal(variable.shape))
     model.initialise_actnorm(hr)
-    outputs = recorded_actnorms(model, hr, monkeypatch)
+    outputs = actnorm_outputs(model, hr)
     steps = model.config.levels * (model.config.main_steps + model.config.conditional_steps)
     networks = model.config.levels * model.config.conditional_steps * 2
     networks += model.config.levels * model.config.main_steps * 2 if task == "super_resolution" else 0
     assert len(outputs) == steps + networks
-    # The image path comes first, level by level; its low-frequency channels are left as they are, and so are all of them
-    # before the first matrix of super-resolution. There, the two ActNorms of the coupling network follow each step's own.
-    per_step = 3 if task == "super_resolution" else 1
-    for index in range(model.config.levels * model.config.main_steps):
-        first = index % model.config.main_steps == 0 and task == "super_resolution"
-        outputs[index * per_step] = outputs[index * per_step][..., outputs[index * per_step].shape[-1] if first else 3 :]
-    for values in (values for values in outputs if values.size):
+    for values in outputs:
         np.testing.assert_allclose(values.mean(axis=(0, 1, 2)), 0, atol=1e-4)
         np.testing.assert_allclose(values.std(axis=(0, 1, 2)), 1, atol=1e-3)  # 1e-6 is added to the deviation
 
 
-def recorded_actnorms(model: HCFlow, hr: np.ndarray, monkeypatch) -> list[np.ndarray]:
-    """The output of every ActNorm while encoding, of flow steps and of coupling networks."""
-    from hcflow_tf import bijectors
-
+def actnorm_outputs(model: HCFlow, hr: np.ndarray) -> list[np.ndarray]:
+    """What every ActNorm gives while encoding, of flow steps and of FCNs, without the channels that are left alone."""
     outputs = []
-    forward, call = bijectors.ActNorm._forward_and_log_det, ActNorm.call
+    layers = [step for level in model.levels for step in (*level.main_steps, *level.conditional_steps)]
+    weights = {id(layer.network): layer for layer in layers}
 
-    def recorded_forward(self, x):
-        result = forward(self, x)
-        outputs.append(result[0].numpy())
-        return result
+    def visit(layer, x, **conditions):
+        if not isinstance(layer, bijectors.FlowStep):
+            return
+        linear, coupling = layer.layers
+        network = coupling._network.part
+        step = weights[id(network)]
+        before = linear._map._before
+        z = x if before is None else tf.constant(x.numpy() @ before.T, x.dtype)
+        # The low-frequency channels of the image path are left as they are, and so are all of them before the first
+        # matrix of super-resolution.
+        outputs.append(step.actnorm.call(z).numpy()[..., linear._map._keep :])
+        assert linear._map._keep == (
+            0 if "conditional" in step.name else 3 if step.rotation is None or before is None else z.shape[-1]
+        )
+        if isinstance(network, FCN):
+            passed = linear.forward(x)[..., : network.passed]
+            h = network.actnorm_1.call(network.conv_1.call(tf.concat([passed, *conditions.values()], -1)))
+            outputs.append(h.numpy())
+            outputs.append(network.actnorm_2.call(network.conv_2.call(tf.nn.relu(h))).numpy())
 
-    def recorded_call(self, x):
-        outputs.append(call(self, x).numpy())
-        return call(self, x)
-
-    monkeypatch.setattr(bijectors.ActNorm, "_forward_and_log_det", recorded_forward)
-    monkeypatch.setattr(ActNorm, "call", recorded_call)
-    model.flow.forward_and_log_det(hr)
+    assemble(model.config, model.parts(wide=False))._walk(tf.constant(hr), None, visit)
     return outputs
 
 
@@ -358,3 +373,33 @@ def test_new_model_starts_with_zero_couplings_a_haar_pyramid_and_rotations():
     hr = photographs()
     averaged = hr.reshape(len(hr), hr.shape[1] // 4, 4, hr.shape[2] // 4, 4, 3).mean(axis=(2, 4))
     np.testing.assert_allclose(model.encode(hr)[0], averaged, atol=1e-6)
+
+
+# Keras manners.
+
+
+@pytest.mark.parametrize("copied", ["clone", "deepcopy", "pickle", "keras"])
+def test_copies_compute_the_same(copied, tmp_path):
+    model, hr = random_model("super_resolution", 2), photographs()
+    if copied == "clone":
+        twin = keras.models.clone_model(model)
+        assert twin.config == model.config
+        twin.set_weights(model.get_weights())
+    elif copied == "deepcopy":
+        twin = copy.deepcopy(model)
+    elif copied == "pickle":
+        twin = pickle.loads(pickle.dumps(model))
+    else:
+        model.save(tmp_path / "m.keras")
+        twin = keras.models.load_model(tmp_path / "m.keras")
+    assert twin is not model
+    for ours, theirs in zip(twin.encode(hr)[1], model.encode(hr)[1], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    twin.weights[0].assign_add(np.ones(twin.weights[0].shape))
+    assert np.abs(twin.encode(hr)[1][0] - model.encode(hr)[1][0]).max() > 0  # weights of its own
+
+
+def test_summary_counts_every_weight(capsys):
+    model = model_of("super_resolution")
+    model.summary()
+    assert f"Total params: {model.count_params():,}" in capsys.readouterr().out

@@ -11,12 +11,14 @@ import tensorflow as tf
 
 from hcflow_tf import losses
 from hcflow_tf.metrics.bits_per_dim import released_nll
-from hcflow_tf.models.hcflow import HCFlow, latent_log_prob
+from hcflow_tf.models.flow_model import latent_log_prob
+from hcflow_tf.models.hcflow import HCFlow
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.weights import released as weights
 from hcflow_tf.weights.store import assign_weights
 
-MODELS = ("sr_x4_tiny", "sr_x8_tiny", "rescale_x4_tiny")
+MODELS = ("sr_x4_tiny", "sr_x8_tiny", "rescale_x4_tiny", "sr_x4_deep", "rescale_x4_deep")
+"""The deep ones have several RRDBs in both trunks, whose order a name may get wrong."""
 TOLERANCE = 1e-4
 """Largest error, as a share of the largest reference value."""
 
@@ -95,6 +97,10 @@ def test_released_names_and_shapes_are_fully_mapped(name, parameters):
     ours = {key: tuple(variable.shape) for key, variable in model.named_weights().items()}
     mapped = weights.map_released(state, ours, config)
     assert_every_value_used(state, mapped)
+    back = weights.to_released(mapped, config)
+    assert back.keys() == {key for key in shapes if not key.endswith("haar_weights")}
+    for key, value in back.items():
+        np.testing.assert_array_equal(value, state[key])
 
 
 def assert_every_value_used(state, mapped) -> None:

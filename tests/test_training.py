@@ -281,8 +281,8 @@ def test_image_lost_during_the_run_is_named(tmp_path, monkeypatch):
         write_image(tmp_path / f"photos/{index}.png", photograph(40, 48, seed=index))
     initialise = HCFlow.initialise_actnorm
 
-    def lose(self, hr):
-        initialise(self, hr)
+    def lose(self, hr, lr):
+        initialise(self, hr, lr)
         for file in (tmp_path / "photos").iterdir():
             file.unlink()
 

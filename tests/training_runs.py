@@ -50,7 +50,7 @@ def make_step(config: Config, devices: str = "cpu", *, dtype: str = "float32") -
     with strategy.scope():
         model = HCFlow(config.model, recompute=config.training.recompute, dtype=dtype)
     rng = np.random.default_rng(0)
-    model.initialise_actnorm(batch(4, config.data.crop_size)[0])
+    model.initialise_actnorm(*batch(4, config.data.crop_size, config.model.scale))
     for variable in model.weights:
         variable.assign(variable.numpy() + 0.01 * rng.standard_normal(variable.shape))
     return model, TrainingStep(config, model, strategy)

@@ -10,6 +10,9 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 
+CONDITION_SCOPE, NETWORK_SCOPE = "condition", "network"
+"""Name scopes of what makes the conditions, and of the coupling networks; exports quantise by them."""
+
 Structure: TypeAlias = Any
 """A tensor, or a list of them."""
 ValueAndLogDet: TypeAlias = tuple[Structure, tf.Tensor]
@@ -19,10 +22,10 @@ class FlowBijector(tfb.Bijector):
     """A bijector on images [batch, height, width, channels] that is written as two methods.
 
     A subclass implements `_forward_and_log_det(x, **conditions)` and `_inverse_and_log_det(y, **conditions)`; each
-    returns the value and log|det| of its own direction, shape [batch], in nats, from a single pass. The public
-    `forward_and_log_det` and `inverse_and_log_det` add the checks of shapes. TFP's interface (`forward`, `inverse`,
-    `forward_log_det_jacobian`, ...) is derived here, for any number of leading batch dimensions, with a cache that lets
-    a value and its log-determinant share the pass, also through `tfb.Chain`, `tfb.Invert` and
+    returns the value and log|det| of its own direction, [batch] or one number for all images, in nats, from a single
+    pass. The public `forward_and_log_det` and `inverse_and_log_det` add the checks of shapes. TFP's interface (`forward`,
+    `inverse`, `forward_log_det_jacobian`, ...) is derived here, for any number of leading batch dimensions, with a
+    cache that lets a value and its log-determinant share the pass, also through `tfb.Chain`, `tfb.Invert` and
     `tfd.TransformedDistribution`.
 
     As everywhere in TFP, a log-determinant asked for while the value of the same eager tensor is alive comes from that
@@ -59,12 +62,22 @@ class FlowBijector(tfb.Bijector):
           ValueError: the shape of x, or of a condition, does not fit; names what was expected and what came.
         """
         x, conditions = tf.nest.map_structure(tf.convert_to_tensor, (x, conditions))
-        self._check_forward(x, **conditions)
-        return self._forward_and_log_det(x, **conditions)
+        y, log_det = self.encode_and_log_det(x, **conditions)
+        return y, _per_image(x, log_det)
 
     def inverse_and_log_det(self, y: Structure, **conditions: tf.Tensor) -> ValueAndLogDet:
         """Returns (x, log|det dx/dy|); see `forward_and_log_det`."""
         y, conditions = tf.nest.map_structure(tf.convert_to_tensor, (y, conditions))
+        x, log_det = self.decode_and_log_det(y, **conditions)
+        return x, _per_image(y, log_det)
+
+    def encode_and_log_det(self, x: Structure, **conditions: tf.Tensor) -> ValueAndLogDet:
+        """`forward_and_log_det` of tensors, whose log-determinant may be a scalar: for a bijector made of others."""
+        self._check_forward(x, **conditions)
+        return self._forward_and_log_det(x, **conditions)
+
+    def decode_and_log_det(self, y: Structure, **conditions: tf.Tensor) -> ValueAndLogDet:
+        """`inverse_and_log_det` of tensors, whose log-determinant may be a scalar: for a bijector made of others."""
         self._check_inverse(y, **conditions)
         return self._inverse_and_log_det(y, **conditions)
 
@@ -75,6 +88,9 @@ class FlowBijector(tfb.Bijector):
     def _check_inverse(self, y: Structure, **conditions: tf.Tensor) -> None:
         """Raises ValueError if y cannot be transformed back; by default as `_check_forward`."""
         self._check_forward(y, **conditions)
+
+    def initialise(self, x: Structure, **conditions: tf.Tensor) -> None:
+        """Lets what depends on data start from x, before training; by default nothing does."""
 
     @property
     def _cache(self) -> _OnePassCache:
@@ -213,6 +229,8 @@ def _surely_equal(a: tf.TensorShape, b: tf.TensorShape) -> bool:
 
 def check_image(name: str, x: tf.Tensor, *, channels: int | None = None, divisor: int = 1) -> None:
     """Raises ValueError unless x is [batch, height, width, channels], channels known, height and width divisible by `divisor`."""
+    if not x.dtype.is_floating:
+        raise ValueError(f"{name}: expected floats, got {x.dtype.name}; divide 8-bit images by 255")
     shape = x.shape
     expected = f"[batch, height, width, {channels or 'channels'}]"
     if shape.rank != 4 or shape[-1] is None or shape[-1] != (channels or shape[-1]):
@@ -227,13 +245,18 @@ def check_condition(name: str, x: tf.Tensor, condition: tf.Tensor) -> None:
         raise ValueError(f"{name}: expected a condition of shape {[*x.shape[:3], 'channels']}, got {condition.shape}")
 
 
-def per_image(x: tf.Tensor, log_det: tf.Tensor) -> tf.Tensor:
-    """A scalar log-determinant that is the same for every image, as [batch]."""
-    return tf.fill(tf.shape(x)[:1], log_det)
+def _per_image(x: Structure, log_det: tf.Tensor | float) -> tf.Tensor:
+    """A log-determinant as [batch], also where it is one number for all images."""
+    image = tf.nest.flatten(x)[0]
+    log_det = tf.convert_to_tensor(log_det, image.dtype)
+    return tf.fill(tf.shape(image)[:1], log_det) if log_det.shape.rank == 0 else log_det
 
 
-def pixel_count(x: tf.Tensor) -> tf.Tensor:
-    """Height times width, as a scalar of x's type."""
+def pixel_count(x: tf.Tensor) -> tf.Tensor | float:
+    """Height times width, as a scalar of x's type, or as a number where they are known."""
+    height, width = x.shape[1:3]
+    if height is not None and width is not None:
+        return float(height * width)
     shape = tf.shape(x)
     return tf.cast(shape[1] * shape[2], x.dtype)
 
@@ -241,6 +264,18 @@ def pixel_count(x: tf.Tensor) -> tf.Tensor:
 def sum_per_image(x: tf.Tensor) -> tf.Tensor:
     """Sum over all but the batch dimension."""
     return tf.reduce_sum(x, axis=[1, 2, 3])
+
+
+def run_network(network: Callable[..., tf.Tensor], *inputs: tf.Tensor) -> tf.Tensor:
+    """network(*inputs), under a name by which exports know a coupling's network."""
+    with tf.name_scope(NETWORK_SCOPE):
+        return network(*inputs)
+
+
+def initialise_network(network: Callable[..., tf.Tensor], *inputs: tf.Tensor) -> None:
+    """Lets the network start from data, if it has a method for it."""
+    if initialise := getattr(network, "initialise", None):
+        initialise(*inputs)
 
 
 def check_network_output(name: str, h: tf.Tensor, channels: int) -> None:

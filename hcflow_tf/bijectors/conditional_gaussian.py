@@ -14,14 +14,14 @@ from hcflow_tf.bijectors.base import (
     check_network_output,
     sum_per_image,
 )
-from hcflow_tf.bijectors.coupling import bounded_log_scale
+from hcflow_tf.bijectors.log_scales import LogScale
 
 
 class ConditionalGaussian(FlowBijector):
     """z = (a - mean) exp(-log_std), mean and log_std from the condition; log|det| = -sum(log_std).
 
-    h = network(condition); mean = even channels of h, raw = odd channels; log_std = raw, or 0.318 atan(2 raw) if
-    bounded, or `bounded_above(raw, log_std_bound)`. With z ~ N(0, I), a is Gaussian given the condition.
+    h = network(condition); mean = first half of h's channels; log_std = log_std(second half). With z ~ N(0, I), a is
+    Gaussian given the condition.
 
     References:
       [1] Liang et al., Hierarchical Conditional Flow, ICCV 2021, section 3.3.
@@ -29,42 +29,55 @@ class ConditionalGaussian(FlowBijector):
 
     def __init__(
         self,
-        network: Callable[[tf.Tensor], tf.Tensor],
+        network: Callable[..., tf.Tensor],
         *,
-        bounded: bool,
-        log_std_bound: float | None = None,
+        log_std: LogScale,
+        mean: Callable[[tf.Tensor], tf.Tensor] | None = None,
         name: str | None = None,
     ):
-        """Args: network, condition -> [batch, h, w, 2 c]; bounded, True for the rescaling models; log_std_bound, of others."""
+        """Creates the layer.
+
+        Args:
+          network: condition -> [batch, h, w, 2 c].
+          log_std: from the network's second half to the log standard deviation; see `hcflow_tf.bijectors.log_scales`.
+          mean: condition -> the network's first half alone, if that is cheaper; for temperature 0.
+        """
         super().__init__(name=name)
-        self._log_std_bound = log_std_bound
-        self._network = network
-        self._bounded = bounded
+        self._network, self._log_std, self._mean = network, log_std, mean
 
     def _check_forward(self, x: tf.Tensor, condition: tf.Tensor) -> None:
         check_image(self.name, x)
         check_condition(self.name, x, condition)
 
     def _forward_and_log_det(self, x: tf.Tensor, condition: tf.Tensor) -> ValueAndLogDet:
-        mean, log_std = self._mean_and_log_std(condition, x)
+        mean, log_std = self._mean_and_log_std(condition, x.shape[-1])
         return (x - mean) * tf.exp(-log_std), -sum_per_image(log_std)
 
     def _inverse_and_log_det(self, y: tf.Tensor, condition: tf.Tensor) -> ValueAndLogDet:
-        mean, log_std = self._mean_and_log_std(condition, y)
+        mean, log_std = self._mean_and_log_std(condition, y.shape[-1])
         return y * tf.exp(log_std) + mean, sum_per_image(log_std)
 
-    def _mean_and_log_std(self, condition: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def mean(self, condition: tf.Tensor) -> tf.Tensor:
+        """The inverse of z = 0."""
+        return self._mean(condition) if self._mean else tf.split(self._network(condition), 2, axis=-1)[0]
+
+    def log_std(self, condition: tf.Tensor) -> tf.Tensor:
+        """The log standard deviation, [batch, h, w, c]."""
+        return self._log_std(tf.split(self._network(condition), 2, axis=-1)[1])
+
+    def observe(self, see: Callable[[tf.Tensor], None]) -> None:
+        """From now on hands every log standard deviation that it computes to `see`, to be measured."""
+        compute = self._log_std
+
+        def seen(raw: tf.Tensor) -> tf.Tensor:
+            log_std = compute(raw)
+            see(log_std)
+            return log_std
+
+        self._log_std = seen
+
+    def _mean_and_log_std(self, condition: tf.Tensor, channels: int) -> tuple[tf.Tensor, tf.Tensor]:
         h = self._network(condition)
-        check_network_output(self.name, h, 2 * x.shape[-1])
-        mean, raw = h[..., 0::2], h[..., 1::2]
-        if self._bounded:
-            return mean, bounded_log_scale(raw)
-        return mean, raw if self._log_std_bound is None else bounded_above(raw, self._log_std_bound)
-
-
-def bounded_above(raw: tf.Tensor, bound: float) -> tf.Tensor:
-    """bound - softplus(bound - raw): raw where it is far below the bound, never above it, smooth and increasing.
-
-    Bounded on one side only: a smooth region needs very small deviations, but no pixel in [0, 1] needs a large one.
-    """
-    return bound - tf.math.softplus(bound - raw)
+        check_network_output(self.name, h, 2 * channels)
+        mean, raw = tf.split(h, 2, axis=-1)
+        return mean, self._log_std(raw)

@@ -1,4 +1,4 @@
-"""Affine couplings: one part of the channels drives an affine map of the others."""
+"""Couplings: one part of the channels drives a map of the others."""
 
 from __future__ import annotations
 
@@ -12,29 +12,22 @@ from hcflow_tf.bijectors.base import (
     check_condition,
     check_image,
     check_network_output,
-    per_image,
+    initialise_network,
+    run_network,
     sum_per_image,
 )
+from hcflow_tf.bijectors.log_scales import LogScale, arctangent
 
-Network = Callable[[tf.Tensor], tf.Tensor]
-
-BOUND = 0.318
-"""About 1/pi: log scales lie in (-0.5, 0.5), so no layer shrinks or stretches by more than exp(0.5)."""
-
+Network = Callable[..., tf.Tensor]
 
 LOW_CHANNELS = 3
 """Channels of the low-frequency part of the rescaling models, the averaged image."""
 
 
-def bounded_log_scale(raw: tf.Tensor) -> tf.Tensor:
-    """0.318 atan(2 raw)."""
-    return BOUND * tf.math.atan(2.0 * raw)
-
-
 class AffineCoupling(FlowBijector):
-    """Passes the first c // 2 channels and maps the others with a shift and scale computed from them.
+    """Passes the first channels and maps the others with a shift and scale computed from them.
 
-    z_a, z_b = split(x); h = network(z_a); shift = even channels of h; s = 0.318 atan(2 odd channels of h);
+    z_a, z_b = split(x); h = network(z_a); shift = first half of h's channels; s = log_scale(second half);
     y = concat(z_a, (z_b + shift) exp(s)); log|det| = sum(s).
 
     References:
@@ -42,133 +35,110 @@ class AffineCoupling(FlowBijector):
       [2] Liang et al., Hierarchical Conditional Flow, ICCV 2021, section 3.2.
     """
 
-    def __init__(self, network: Network, *, name: str | None = None):
-        """Args: network, [batch, h, w, c // 2] -> [batch, h, w, 2 (c - c // 2)]."""
+    def __init__(
+        self, network: Network, *, passed: int | None = None, log_scale: LogScale | None = None, name: str | None = None
+    ):
+        """Creates the coupling.
+
+        Args:
+          network: [batch, h, w, passed] -> [batch, h, w, 2 (c - passed)]; has `initialise` if it starts from data.
+          passed: channels that pass; c // 2 by default.
+          log_scale: from the network's second half to s; by default 0.318 atan.
+        """
         super().__init__(name=name)
-        self._network = network
+        self._network, self._passed, self._log_scale = network, passed, log_scale or arctangent()
 
     def _check_forward(self, x: tf.Tensor) -> None:
-        _check_two_channels(self.name, x)
+        check_image(self.name, x)
+        if x.shape[-1] <= (self._passed or 1):
+            raise ValueError(f"{self.name}: expected more than {self._passed or 1} channels to split, got shape {x.shape}")
 
     def _forward_and_log_det(self, x: tf.Tensor) -> ValueAndLogDet:
-        return _affine(self.name, self._network, *_split(x))
+        return self._encode(x)
 
     def _inverse_and_log_det(self, y: tf.Tensor) -> ValueAndLogDet:
-        return _affine_inverse(self.name, self._network, *_split(y))
+        return self._decode(y)
+
+    def _encode(self, x: tf.Tensor, *condition: tf.Tensor) -> ValueAndLogDet:
+        passed, changed = self._split(x)
+        shift, log_scale = self._shift_and_log_scale(passed, changed, *condition)
+        return tf.concat([passed, (changed + shift) * tf.exp(log_scale)], axis=-1), sum_per_image(log_scale)
+
+    def _decode(self, y: tf.Tensor, *condition: tf.Tensor) -> ValueAndLogDet:
+        passed, changed = self._split(y)
+        shift, log_scale = self._shift_and_log_scale(passed, changed, *condition)
+        return tf.concat([passed, changed * tf.exp(-log_scale) - shift], axis=-1), -sum_per_image(log_scale)
+
+    def initialise(self, x: tf.Tensor, **conditions: tf.Tensor) -> None:
+        """Lets the network start from the data x."""
+        initialise_network(self._network, self._split(x)[0], *conditions.values())
+
+    def _split(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        passed = self._passed or x.shape[-1] // 2
+        return tf.split(x, [passed, x.shape[-1] - passed], axis=-1)
+
+    def _shift_and_log_scale(self, passed: tf.Tensor, changed: tf.Tensor, *condition: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        h = run_network(self._network, passed, *condition)
+        check_network_output(self.name, h, 2 * changed.shape[-1])
+        shift, raw = tf.split(h, 2, axis=-1)
+        return shift, self._log_scale(raw)
 
 
-class ConditionalAffineCoupling(FlowBijector):
-    """`AffineCoupling` whose network also sees a condition of the same height and width: h = network([z_a, condition]).
+class ConditionalAffineCoupling(AffineCoupling):
+    """`AffineCoupling` whose network also sees a condition of the same height and width: h = network(z_a, condition).
 
     References:
       [1] Liang et al., Hierarchical Conditional Flow, ICCV 2021, section 3.2.
     """
 
-    def __init__(self, network: Network, *, name: str | None = None):
-        """Args: network, [batch, h, w, c // 2 + condition channels] -> [batch, h, w, 2 (c - c // 2)]."""
-        super().__init__(name=name)
-        self._network = network
+    # `condition` is required: a tfb.Chain drops conditions whose name it does not know without a word.
 
     def _check_forward(self, x: tf.Tensor, condition: tf.Tensor) -> None:
-        _check_two_channels(self.name, x)
+        super()._check_forward(x)
         check_condition(self.name, x, condition)
 
     def _forward_and_log_det(self, x: tf.Tensor, condition: tf.Tensor) -> ValueAndLogDet:
-        return AffineCoupling(self._conditioned(condition), name=self.name)._forward_and_log_det(x)
+        return self._encode(x, condition)
 
     def _inverse_and_log_det(self, y: tf.Tensor, condition: tf.Tensor) -> ValueAndLogDet:
-        return AffineCoupling(self._conditioned(condition), name=self.name)._inverse_and_log_det(y)
-
-    def _conditioned(self, condition: tf.Tensor) -> Network:
-        return lambda passed: self._network(tf.concat([passed, condition], axis=-1))
+        return self._decode(y, condition)
 
 
-class LowFrequencyAffineCoupling(FlowBijector):
-    """Passes the low-frequency part, the first 3 channels, which drives an affine map of the others.
+class ShiftCoupling(FlowBijector):
+    """Passes all but the first channels, which they shift; log|det| = 0: y = concat(low + network(high), high).
 
-    The even steps of the rescaling model. h = network(low); as `AffineCoupling` otherwise.
+    The odd steps of the rescaling model, whose first 3 channels are the low-frequency part.
 
     References:
       [1] Liang et al., Hierarchical Conditional Flow, ICCV 2021, section 3.2.
     """
 
-    def __init__(self, network: Network, *, name: str | None = None):
-        """Args: network, [batch, h, w, 3] -> [batch, h, w, 2 (c - 3)]."""
+    def __init__(self, network: Network, *, changed: int = LOW_CHANNELS, name: str | None = None):
+        """Args: network, [batch, h, w, c - changed] -> [batch, h, w, changed]; changed, channels that are shifted."""
         super().__init__(name=name)
-        self._network = network
+        self._network, self._changed = network, changed
 
     def _check_forward(self, x: tf.Tensor) -> None:
-        _check_high_channels(self.name, x)
+        check_image(self.name, x)
+        if x.shape[-1] <= self._changed:
+            raise ValueError(f"{self.name}: expected more than {self._changed} channels, got shape {x.shape}")
 
     def _forward_and_log_det(self, x: tf.Tensor) -> ValueAndLogDet:
-        return _affine(self.name, self._network, *_split_low(x))
+        low, high = self._split(x)
+        return tf.concat([low + self._shift(high), high], axis=-1), 0.0
 
     def _inverse_and_log_det(self, y: tf.Tensor) -> ValueAndLogDet:
-        return _affine_inverse(self.name, self._network, *_split_low(y))
+        low, high = self._split(y)
+        return tf.concat([low - self._shift(high), high], axis=-1), 0.0
 
+    def initialise(self, x: tf.Tensor) -> None:
+        """Lets the network start from the data x."""
+        initialise_network(self._network, self._split(x)[1])
 
-class LowFrequencyShiftCoupling(FlowBijector):
-    """Passes the high-frequency part, all but the first 3 channels, which shifts the low-frequency part; log|det| = 0.
-
-    The odd steps of the rescaling model. y = concat(low + network(high), high).
-
-    References:
-      [1] Liang et al., Hierarchical Conditional Flow, ICCV 2021, section 3.2.
-    """
-
-    def __init__(self, network: Network, *, name: str | None = None):
-        """Args: network, [batch, h, w, c - 3] -> [batch, h, w, 3]."""
-        super().__init__(name=name)
-        self._network = network
-
-    def _check_forward(self, x: tf.Tensor) -> None:
-        _check_high_channels(self.name, x)
-
-    def _forward_and_log_det(self, x: tf.Tensor) -> ValueAndLogDet:
-        low, high = _split_low(x)
-        return tf.concat([low + self._shift(high), high], axis=-1), per_image(x, tf.zeros([], x.dtype))
-
-    def _inverse_and_log_det(self, y: tf.Tensor) -> ValueAndLogDet:
-        low, high = _split_low(y)
-        return tf.concat([low - self._shift(high), high], axis=-1), per_image(y, tf.zeros([], y.dtype))
+    def _split(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.split(x, [self._changed, x.shape[-1] - self._changed], axis=-1)
 
     def _shift(self, high: tf.Tensor) -> tf.Tensor:
-        shift = self._network(high)
-        check_network_output(self.name, shift, LOW_CHANNELS)
+        shift = run_network(self._network, high)
+        check_network_output(self.name, shift, self._changed)
         return shift
-
-
-def _split(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    passed = x.shape[-1] // 2
-    return x[..., :passed], x[..., passed:]
-
-
-def _split_low(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    return x[..., :LOW_CHANNELS], x[..., LOW_CHANNELS:]
-
-
-def _affine(name: str, network: Network, passed: tf.Tensor, changed: tf.Tensor) -> ValueAndLogDet:
-    shift, log_scale = _shift_and_log_scale(name, network(passed), changed)
-    return tf.concat([passed, (changed + shift) * tf.exp(log_scale)], axis=-1), sum_per_image(log_scale)
-
-
-def _affine_inverse(name: str, network: Network, passed: tf.Tensor, changed: tf.Tensor) -> ValueAndLogDet:
-    shift, log_scale = _shift_and_log_scale(name, network(passed), changed)
-    return tf.concat([passed, changed * tf.exp(-log_scale) - shift], axis=-1), -sum_per_image(log_scale)
-
-
-def _shift_and_log_scale(name: str, h: tf.Tensor, changed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    check_network_output(name, h, 2 * changed.shape[-1])
-    return h[..., 0::2], bounded_log_scale(h[..., 1::2])
-
-
-def _check_two_channels(name: str, x: tf.Tensor) -> None:
-    check_image(name, x)
-    if x.shape[-1] < 2:
-        raise ValueError(f"{name}: expected at least 2 channels to split, got shape {x.shape}")
-
-
-def _check_high_channels(name: str, x: tf.Tensor) -> None:
-    check_image(name, x)
-    if x.shape[-1] <= LOW_CHANNELS:
-        raise ValueError(f"{name}: expected more than {LOW_CHANNELS} channels, got shape {x.shape}")

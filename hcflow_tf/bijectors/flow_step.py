@@ -10,7 +10,7 @@ from hcflow_tf.bijectors.base import FlowBijector, ValueAndLogDet
 
 
 class FlowStep(FlowBijector):
-    """Layers applied in order, such as ActNorm, 1x1 convolution, coupling; log|det| is the sum of theirs.
+    """Layers applied in order, such as a linear map and a coupling; log|det| is the sum of theirs.
 
     `tfb.Chain` does the same in reverse order of its list; this one computes each layer's value and log-determinant
     together.
@@ -31,46 +31,51 @@ class FlowStep(FlowBijector):
         """Each layer checks its own input."""
 
     def _forward_and_log_det(self, x: tf.Tensor) -> ValueAndLogDet:
+        return self._encode(x)
+
+    def _inverse_and_log_det(self, y: tf.Tensor) -> ValueAndLogDet:
+        return self._decode(y)
+
+    def _encode(self, x: tf.Tensor, **conditions: tf.Tensor) -> ValueAndLogDet:
         total = 0.0
         for layer in self._layers:
-            x, log_det = layer.forward_and_log_det(x)
+            x, log_det = layer.encode_and_log_det(x, **self._conditions_of(layer, **conditions))
             total += log_det
         return x, total
 
-    def _inverse_and_log_det(self, y: tf.Tensor) -> ValueAndLogDet:
+    def _decode(self, y: tf.Tensor, **conditions: tf.Tensor) -> ValueAndLogDet:
         total = 0.0
         for layer in reversed(self._layers):
-            y, log_det = layer.inverse_and_log_det(y)
+            y, log_det = layer.decode_and_log_det(y, **self._conditions_of(layer, **conditions))
             total += log_det
         return y, total
 
+    def initialise(self, x: tf.Tensor, **conditions: tf.Tensor) -> None:
+        """Lets each layer start from what it gets of the data x."""
+        for layer in self._layers:
+            of_layer = self._conditions_of(layer, **conditions)
+            layer.initialise(x, **of_layer)
+            x = layer.forward_and_log_det(x, **of_layer)[0]
 
-class ConditionalFlowStep(FlowBijector):
-    """A `FlowStep` whose last layer takes a condition: ActNorm, 1x1 convolution, conditional coupling.
+    def _conditions_of(self, layer: FlowBijector, **conditions: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {}
+
+
+class ConditionalFlowStep(FlowStep):
+    """A `FlowStep` whose last layer takes a condition: linear map, conditional coupling.
 
     References:
       [1] Liang et al., Hierarchical Conditional Flow, ICCV 2021, figure 3.
     """
 
-    def __init__(self, layers: Sequence[FlowBijector], coupling: FlowBijector, *, name: str | None = None):
-        super().__init__(name=name)
-        self._step = FlowStep(layers)
-        self._coupling = coupling
-
-    @property
-    def layers(self) -> tuple[FlowBijector, ...]:
-        """The layers in forward order, the conditional one last."""
-        return (*self._step.layers, self._coupling)
-
     def _check_forward(self, x: tf.Tensor, condition: tf.Tensor) -> None:
         """Each layer checks its own input."""
 
     def _forward_and_log_det(self, x: tf.Tensor, condition: tf.Tensor) -> ValueAndLogDet:
-        x, step_log_det = self._step.forward_and_log_det(x)
-        y, coupling_log_det = self._coupling.forward_and_log_det(x, condition=condition)
-        return y, step_log_det + coupling_log_det
+        return self._encode(x, condition=condition)
 
     def _inverse_and_log_det(self, y: tf.Tensor, condition: tf.Tensor) -> ValueAndLogDet:
-        y, coupling_log_det = self._coupling.inverse_and_log_det(y, condition=condition)
-        x, step_log_det = self._step.inverse_and_log_det(y)
-        return x, coupling_log_det + step_log_det
+        return self._decode(y, condition=condition)
+
+    def _conditions_of(self, layer: FlowBijector, condition: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"condition": condition} if layer is self._layers[-1] else {}

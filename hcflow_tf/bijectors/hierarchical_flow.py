@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import tensorflow as tf
 
-from hcflow_tf.bijectors.base import FlowBijector, ValueAndLogDet, check_image
+from hcflow_tf.bijectors.base import CONDITION_SCOPE, FlowBijector, ValueAndLogDet, check_image
 from hcflow_tf.bijectors.conditional_gaussian import ConditionalGaussian
+
+ConditionSource = Literal["nothing", "lr", "own", "own_and_below"]
+"""What conditions the latents of a level: nothing, the given LR image, its own image y_l, or that and all conditions of
+the levels below it (coarser, l+1 to L)."""
+
+Visit = Callable[..., None]
+"""(layer, its input, **its conditions), before the layer is applied."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,21 +26,33 @@ class FlowLevel:
     Attributes:
       squeeze: halves height and width.
       steps: the K flow steps of the image path.
-      extractor: phi_l, the network u_l -> c_l that makes the condition.
-      conditional_steps: the P conditional flow steps of the latent path.
-      gaussian: its last layer.
+      image_channels: how many channels of their output go on as y_l; the others are the latent path's.
+      conditional_steps: the P flow steps of the latent path.
+      gaussian: its last layer; None where there is no condition.
+      conditioned_on: what the condition is made from.
+      extractor: phi_l, the network that makes it: (the LR image, or y_l, and c_{l+1}, c_{l+2}, ...) -> c_l.
+      condition_parts: c_l -> what all conditional steps compute from it first; None: each is handed c_l.
     """
 
     squeeze: FlowBijector
     steps: Sequence[FlowBijector]
-    extractor: Callable[[tf.Tensor], tf.Tensor]
+    image_channels: int
     conditional_steps: Sequence[FlowBijector]
-    gaussian: ConditionalGaussian
+    gaussian: ConditionalGaussian | None = None
+    conditioned_on: ConditionSource = "own_and_below"
+    extractor: Callable[..., tf.Tensor] | None = None
+    condition_parts: Callable[[tf.Tensor], tf.Tensor] | None = None
 
-    @property
-    def latent_layers(self) -> tuple[FlowBijector, ...]:
-        """The layers of the latent path in forward order; each takes the condition."""
-        return (*self.conditional_steps, self.gaussian)
+    def latent_path(self, condition: tf.Tensor | None) -> list[tuple[FlowBijector, dict[str, tf.Tensor]]]:
+        """The layers of the latent path in forward order, each with its conditions."""
+        if condition is None:
+            return [(step, {}) for step in self.conditional_steps]
+        parts = [condition] * len(self.conditional_steps)
+        if self.condition_parts is not None and parts:
+            with tf.name_scope(CONDITION_SCOPE):
+                parts = tf.split(self.condition_parts(condition), len(parts), axis=-1)
+        path = [(step, {"condition": part}) for step, part in zip(self.conditional_steps, parts, strict=True)]
+        return path if self.gaussian is None else [*path, (self.gaussian, {"condition": condition})]
 
 
 class HierarchicalFlow(FlowBijector):
@@ -43,24 +63,27 @@ class HierarchicalFlow(FlowBijector):
     u_l = concat(y_l, up2(c_{l+1}), up4(c_{l+2}), ...). lr is [batch, h/2^L, w/2^L, 3] and z_l
     [batch, h/2^l, w/2^l, channels_l].
 
+    What conditions a level is a choice (`FlowLevel.conditioned_on`): where it is the given LR image, both directions take
+    `lr=`. Where the last level's `image_channels` is 0, no image is an output: hr <-> [z_1, ..., z_L] given `lr=`.
+
     References:
       [1] Liang et al., Hierarchical Conditional Flow, ICCV 2021, section 3.3 and figure 2.
     """
 
     def __init__(self, levels: Sequence[FlowLevel], *, recompute: bool = False, name: str | None = None):
         """Args: levels, finest first; recompute, keep of each flow step only its inputs for the backward pass."""
-        parts = [3] * (len(levels) + 1)
-        super().__init__(forward_min_event_ndims=3, inverse_min_event_ndims=parts, name=name)
+        has_lr = bool(levels) and levels[-1].image_channels > 0
+        super().__init__(forward_min_event_ndims=3, inverse_min_event_ndims=[3] * (len(levels) + has_lr), name=name)
         if not levels:
             raise ValueError(f"{self.name}: expected at least one level")
+        self._has_lr = has_lr
         self._levels = self._no_dependency(tuple(levels))
         self._recompute = recompute
         self._latent_channels = []
         channels = 3
-        for index in range(len(levels)):
-            squeezed = channels * 4
-            channels = 3 if index == len(levels) - 1 else squeezed // 2
-            self._latent_channels.append(squeezed - channels)
+        for level in levels:
+            self._latent_channels.append(4 * channels - level.image_channels)
+            channels = level.image_channels
 
     @property
     def levels(self) -> tuple[FlowLevel, ...]:
@@ -77,101 +100,196 @@ class HierarchicalFlow(FlowBijector):
         """Channels of z_1, ..., z_L."""
         return tuple(self._latent_channels)
 
-    def _check_forward(self, x: tf.Tensor) -> None:
-        check_image(self.name, x, channels=3, divisor=self.scale)
+    @property
+    def has_lr(self) -> bool:
+        """Whether the LR image is one of the outputs."""
+        return self._has_lr
 
-    def _check_inverse(self, y: list[tf.Tensor]) -> None:
-        if len(y) != len(self._levels) + 1:
-            raise ValueError(f"{self.name}: expected [lr, z_1, ..., z_{len(self._levels)}], got {len(y)} tensors")
-        check_image(f"{self.name}: lr", y[0], channels=3)
-        for level, (latent, channels) in enumerate(zip(y[1:], self._latent_channels, strict=True), start=1):
+    @property
+    def needs_lr(self) -> bool:
+        """Whether both directions take the condition `lr`."""
+        return not self._has_lr or any(level.conditioned_on == "lr" for level in self._levels)
+
+    def decode(self, lr: tf.Tensor, latents: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
+        """hr [batch, scale h, scale w, 3] of lr [batch, h, w, 3] and [z_1, ..., z_L].
+
+        Without latents they are 0 (temperature 0), and what they would scale is not computed.
+
+        Raises:
+          ValueError: a shape does not fit; names what was expected and what came.
+        """
+        lr = tf.convert_to_tensor(lr)
+        check_image(f"{self.name}: lr", lr, channels=3)
+        if latents is None:
+            return self._walk_back(lr, [None] * len(self._levels))[0]
+        latents = [tf.convert_to_tensor(latent) for latent in latents]
+        self.check_latents(lr, latents)
+        return self._walk_back(lr, latents)[0]
+
+    def initialise(self, hr: tf.Tensor, lr: tf.Tensor | None = None) -> None:
+        """Lets all layers start from data, in the order of encoding; hr [batch, h, w, 3]."""
+        self._walk(hr, lr, lambda layer, x, **conditions: layer.initialise(x, **conditions))
+
+    def _check_forward(self, x: tf.Tensor, lr: tf.Tensor | None = None) -> None:
+        check_image(self.name, x, channels=3, divisor=self.scale)
+        if self.needs_lr and lr is None:
+            raise ValueError(f"{self.name}: expected the condition lr beside the image")
+        if lr is not None:
+            batch, *sizes = x.shape[:3]
+            expected = [batch, *(None if size is None else size // self.scale for size in sizes), 3]
+            if not lr.shape.is_compatible_with(expected):
+                raise ValueError(f"{self.name}: expected lr of shape {expected} for this image, got {lr.shape}")
+
+    def _check_inverse(self, y: list[tf.Tensor], lr: tf.Tensor | None = None) -> None:
+        names = [*(["lr"] if self._has_lr else []), "z_1", "...", f"z_{len(self._levels)}"]
+        if len(y) != len(self._levels) + self._has_lr:
+            raise ValueError(f"{self.name}: expected [{', '.join(names)}], got {len(y)} tensors")
+        if self.needs_lr and lr is None and not self._has_lr:
+            raise ValueError(f"{self.name}: expected the condition lr beside the latents")
+        image = lr if lr is not None else y[0]
+        check_image(f"{self.name}: lr", image, channels=3)
+        latents = y[1:] if self._has_lr else y
+        self.check_latents(image, latents)
+
+    def check_latents(self, lr: tf.Tensor, latents: Sequence[tf.Tensor]) -> None:
+        """Raises ValueError unless [z_1, ..., z_L] fit this lr [batch, h, w, 3]."""
+        if len(latents) != len(self._levels):
+            raise ValueError(f"{self.name}: expected [z_1, ..., z_{len(self._levels)}], got {len(latents)} latents")
+        for level, (latent, channels) in enumerate(zip(latents, self._latent_channels, strict=True), start=1):
             factor = 2 ** (len(self._levels) - level)
-            batch, *sizes = y[0].shape[:3]
+            batch, *sizes = lr.shape[:3]
             expected = [batch, *(None if size is None else size * factor for size in sizes), channels]
             if not latent.shape.is_compatible_with(expected):
-                raise ValueError(f"{self.name}: expected z_{level} of shape {expected} for lr {y[0].shape}, got {latent.shape}")
+                raise ValueError(f"{self.name}: expected z_{level} of shape {expected} for lr {lr.shape}, got {latent.shape}")
 
-    def _forward_and_log_det(self, x: tf.Tensor) -> ValueAndLogDet:
+    def _forward_and_log_det(self, x: tf.Tensor, lr: tf.Tensor | None = None) -> ValueAndLogDet:
+        return self._walk(x, lr)
+
+    def _walk(self, x: tf.Tensor, lr: tf.Tensor | None, visit: Visit | None = None) -> ValueAndLogDet:
+        """hr to [lr, z_1, ..., z_L] and log|det|."""
+
+        def run(layer: FlowBijector, x: tf.Tensor, **conditions: tf.Tensor) -> ValueAndLogDet:
+            if visit is not None:
+                visit(layer, x, **conditions)
+            return self._run(layer, "forward", x, **conditions)
+
         images, details, total = [], [], 0.0
-        for level, latent_channels in zip(self._levels, self._latent_channels, strict=True):
-            x, log_det = level.squeeze.forward_and_log_det(x)
-            total += log_det
-            for step in level.steps:
-                x, log_det = self._run(step.forward_and_log_det, x)
-                total += log_det
-            image_channels = x.shape[-1] - latent_channels
-            x, detail = x[..., :image_channels], x[..., image_channels:]
-            images.append(x)
-            details.append(detail)
-        latents, conditions = [], []
-        for level, image, detail in reversed(list(zip(self._levels, images, details, strict=True))):
-            conditions.append(level.extractor(conditioning_input(image, conditions)))
-            for layer in level.latent_layers:
-                detail, log_det = self._run(layer.forward_and_log_det, detail, condition=conditions[-1])
-                total += log_det
-            latents.append(detail)
-        return [images[-1], *reversed(latents)], total
+        for number, level in enumerate(self._levels, start=1):
+            with tf.name_scope(f"level_{number}"):
+                for layer in (level.squeeze, *level.steps):
+                    x, log_det = run(layer, x)
+                    total += log_det
+                x, detail = self._split(x, level.image_channels)
+                images.append(x)
+                details.append(detail)
+        latents: list[tf.Tensor] = []
+        conditions: dict[int, tf.Tensor] = {}
+        for number, level in reversed(list(enumerate(self._levels, start=1))):
+            with tf.name_scope(f"level_{number}"):
+                detail = details[number - 1]
+                condition = self._condition(number, images[number - 1], lr, conditions)
+                for layer, conditioned in level.latent_path(condition):
+                    detail, log_det = run(layer, detail, **conditioned)
+                    total += log_det
+                latents.append(detail)
+        return [*images[len(images) - self._has_lr :], *reversed(latents)], total
 
-    def _inverse_and_log_det(self, y: list[tf.Tensor]) -> ValueAndLogDet:
-        image, *latents = y
-        total, conditions = 0.0, []
-        for level, detail in reversed(list(zip(self._levels, latents, strict=True))):
-            conditions.append(level.extractor(conditioning_input(image, conditions)))
-            for layer in reversed(level.latent_layers):
-                detail, log_det = self._run(layer.inverse_and_log_det, detail, condition=conditions[-1])
-                total += log_det
-            x = tf.concat([image, detail], axis=-1)
-            for step in reversed(level.steps):
-                x, log_det = self._run(step.inverse_and_log_det, x)
-                total += log_det
-            image, log_det = level.squeeze.inverse_and_log_det(x)
-            total += log_det
+    def _split(self, x: tf.Tensor, image_channels: int) -> tuple[tf.Tensor | None, tf.Tensor]:
+        """y_l and a_l."""
+        if not image_channels:
+            return None, x
+        return tf.split(x, [image_channels, x.shape[-1] - image_channels], axis=-1)
+
+    def _inverse_and_log_det(self, y: list[tf.Tensor], lr: tf.Tensor | None = None) -> ValueAndLogDet:
+        image, latents = (y[0], y[1:]) if self._has_lr else (None, y)
+        return self._walk_back(image if lr is None else lr, latents, image)
+
+    def _walk_back(self, lr: tf.Tensor, latents: Sequence[tf.Tensor | None], image: tf.Tensor | None = None) -> ValueAndLogDet:
+        """lr and [z_1, ..., z_L] to hr and log|det|; image: y_L where it is not lr; a latent that is None is 0."""
+        total = 0.0
+        conditions: dict[int, tf.Tensor] = {}
+        if image is None and self._has_lr:
+            image = lr
+        for number, level in reversed(list(enumerate(self._levels, start=1))):
+            with tf.name_scope(f"level_{number}"):
+                detail = latents[number - 1]
+                path = level.latent_path(self._condition(number, image, lr, conditions))
+                if detail is None:
+                    detail, path = self._most_probable(number, lr, path)
+                for layer, conditioned in reversed(path):
+                    detail, log_det = self._run(layer, "inverse", detail, **conditioned)
+                    total += log_det
+                x = detail if image is None else tf.concat([image, detail], axis=-1)
+                for layer in (*reversed(level.steps), level.squeeze):
+                    x, log_det = self._run(layer, "inverse", x)
+                    total += log_det
+                image = x
         return image, total
 
-    def _run(self, method: Callable[..., ValueAndLogDet], x: tf.Tensor, **conditions: tf.Tensor) -> ValueAndLogDet:
+    def _condition(
+        self, number: int, image: tf.Tensor | None, lr: tf.Tensor | None, conditions: dict[int, tf.Tensor]
+    ) -> tf.Tensor | None:
+        """c_l, which is added to `conditions`, those of the levels below."""
+        level = self._levels[number - 1]
+        if level.conditioned_on == "nothing":
+            return None
+        sources = [lr if level.conditioned_on == "lr" else image]
+        if level.conditioned_on == "own_and_below":
+            sources += [conditions[below] for below in sorted(conditions)]
+        with tf.name_scope(CONDITION_SCOPE):
+            conditions[number] = level.extractor(*sources)
+        return conditions[number]
+
+    def _most_probable(self, number: int, lr: tf.Tensor, path: list) -> tuple[tf.Tensor, list]:
+        """What z_l = 0 becomes in the Gaussian, and the rest of the path; without a Gaussian it stays 0."""
+        gaussian, conditioned = path[-1] if path else (None, {})
+        if isinstance(gaussian, ConditionalGaussian):
+            return gaussian.mean(**conditioned), path[:-1]
+        shape, factor = tf.shape(lr), 2 ** (len(self._levels) - number)
+        return tf.zeros([shape[0], shape[1] * factor, shape[2] * factor, self._latent_channels[number - 1]], lr.dtype), path
+
+    def _run(self, layer: FlowBijector, direction: str, x: tf.Tensor, **conditions: tf.Tensor) -> ValueAndLogDet:
         """One layer in one direction; where activations are recomputed, all that is kept of it are these inputs."""
         if not self._recompute:
+            method = layer.encode_and_log_det if direction == "forward" else layer.decode_and_log_det
             return method(x, **conditions)
-        layer = tf.recompute_grad(lambda x, *values: method(x, **dict(zip(conditions, values, strict=True))))
-        return layer(x, *conditions.values())
+        method = layer.forward_and_log_det if direction == "forward" else layer.inverse_and_log_det
+        recomputed = tf.recompute_grad(lambda x, *values: method(x, **dict(zip(conditions, values, strict=True))))
+        return recomputed(x, *conditions.values())
 
     # Structures of types and event shapes, which TransformedDistribution asks for.
 
-    def _forward_dtype(self, dtype: tf.DType) -> list[tf.DType]:
-        return [dtype] * (len(self._levels) + 1)
+    @property
+    def _factors(self) -> list[int]:
+        """By what height and width of hr are divided in each part."""
+        return [*([self.scale] if self._has_lr else []), *(2**level for level in range(1, len(self._levels) + 1))]
 
-    def _inverse_dtype(self, dtypes: list[tf.DType]) -> tf.DType:
+    @property
+    def _channels(self) -> list[int]:
+        return [*([3] if self._has_lr else []), *self._latent_channels]
+
+    def _forward_dtype(self, dtype: tf.DType, **conditions: tf.DType) -> list[tf.DType]:
+        return [dtype] * len(self._factors)
+
+    def _inverse_dtype(self, dtypes: list[tf.DType], **conditions: tf.DType) -> tf.DType:
         return dtypes[0]
 
     def _forward_event_shape(self, shape: tf.TensorShape) -> list[tf.TensorShape]:
-        height, width = shape[-3:-1]
         parts = []
-        for part, channels in enumerate([3, *self._latent_channels]):
-            factor = self.scale if part == 0 else 2**part
-            sizes = [None if size is None else size // factor for size in (height, width)]
+        for factor, channels in zip(self._factors, self._channels, strict=True):
+            sizes = [None if size is None else size // factor for size in shape[-3:-1]]
             parts.append(shape[:-3].concatenate([*sizes, channels]))
         return parts
 
     def _inverse_event_shape(self, shapes: list[tf.TensorShape]) -> tf.TensorShape:
-        sizes = [None if size is None else size * self.scale for size in shapes[0][-3:-1]]
+        sizes = [None if size is None else size * self._factors[0] for size in shapes[0][-3:-1]]
         return shapes[0][:-3].concatenate([*sizes, 3])
 
     def _forward_event_shape_tensor(self, shape: tf.Tensor) -> list[tf.Tensor]:
-        factors = [self.scale, *(2**level for level in range(1, len(self._levels) + 1))]
         return [
             tf.concat([shape[:-3], shape[-3:-1] // factor, [channels]], axis=0)
-            for factor, channels in zip(factors, [3, *self._latent_channels], strict=True)
+            for factor, channels in zip(self._factors, self._channels, strict=True)
         ]
 
     def _inverse_event_shape_tensor(self, shapes: list[tf.Tensor]) -> tf.Tensor:
-        return tf.concat([shapes[0][:-3], shapes[0][-3:-1] * self.scale, [3]], axis=0)
-
-
-def conditioning_input(image: tf.Tensor, conditions: Sequence[tf.Tensor]) -> tf.Tensor:
-    """u_l = concat(y_l, up2(c_{l+1}), up4(c_{l+2}), ...); `conditions` are c_L, ..., c_{l+1}, in that order."""
-    return tf.concat([image, *(upsample(c, 2**power) for power, c in enumerate(reversed(conditions), start=1))], axis=-1)
-
-
-def upsample(x: tf.Tensor, factor: int) -> tf.Tensor:
-    """Nearest-neighbour upsampling by an integer factor."""
-    return tf.repeat(tf.repeat(x, factor, axis=1), factor, axis=2)
+        return tf.concat([shapes[0][:-3], shapes[0][-3:-1] * self._factors[0], [3]], axis=0)

@@ -46,6 +46,7 @@ PositiveFloat = Annotated[Real, pydantic.Field(gt=0.0)]
 Fraction = Annotated[Real, pydantic.Field(ge=0.0, le=1.0)]
 Decay = Annotated[Real, pydantic.Field(ge=0.0, lt=1.0)]
 Switch = pydantic.StrictBool
+Condition = Literal["nothing", "lr", "own", "own_and_below"]
 
 
 class _Section(pydantic.BaseModel):
@@ -72,10 +73,34 @@ class ModelConfig(_Section):
     """Super-resolution: smooth upper bound of the log standard deviations of the latent path; None, as in the released
     weights, leaves them free, and a sample of a picture unlike the training images may then overflow."""
 
+    conditions: tuple[Condition, ...] | None = None
+    """What conditions the latents of levels 1 (finest) to L: nothing, the given LR image, the level's own image y_l, or
+    that and the conditions of all levels below it; None: the last for all levels, as HCFlow does (paper, table 5)."""
+    lr_is_output: Switch = True
+    """Whether the flow gives an LR image beside the latents; false makes all channels of the last level latents."""
+
     @property
     def levels(self) -> int:
         """L, the number of levels."""
         return int(math.log2(self.scale))
+
+    @property
+    def level_conditions(self) -> tuple[Condition, ...]:
+        """`conditions`, said for each level."""
+        if self.conditions is not None:
+            return self.conditions
+        default: Condition = "own_and_below"
+        return (default,) * self.levels
+
+    @property
+    def condition_channels(self) -> int:
+        """Channels of a level's condition: super-resolution concatenates what two depths of the extractor give."""
+        return self.rrdb_features * (1 if self.task == "rescaling" else 2)
+
+    @property
+    def makes_lr(self) -> bool:
+        """Whether the model makes the LR images that it restores; else it takes those of MATLAB's bicubic."""
+        return self.task == "rescaling"
 
 
 class ImageFolders(_Section):
@@ -213,6 +238,13 @@ class Config(_Section):
     def _model_problems(self) -> Iterator[str]:
         if self.model.task == "rescaling" and self.model.log_std_bound is not None:
             yield "model.log_std_bound: a rescaling model's log standard deviations are bounded already; leave it out"
+        conditions, levels = self.model.level_conditions, self.model.levels
+        if len(conditions) != levels:
+            yield f"model.conditions: expected one for each of the {levels} levels, got {len(conditions)}"
+        if self.model.task == "rescaling" and (not self.model.lr_is_output or "lr" in conditions):
+            yield "model.conditions: a rescaling model makes its LR image itself; it must be an output and no condition is lr"
+        if not self.model.lr_is_output and conditions[-1] in ("own", "own_and_below"):
+            yield f"model.conditions: without model.lr_is_output the last level has no image of its own, got {conditions[-1]}"
 
     def _data_problems(self) -> Iterator[str]:
         data, scale = self.data, self.model.scale

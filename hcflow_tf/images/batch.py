@@ -159,6 +159,13 @@ def add_tile_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_guard_argument(parser: argparse.ArgumentParser) -> None:
+    """--no-guard."""
+    parser.add_argument(
+        "--no-guard", action="store_true", help="sample without the caps that keep unusual pictures from exploding"
+    )
+
+
 def add_scale_argument(parser: argparse.ArgumentParser, of: str = "--model bicubic") -> None:
     """--scale, where no model says it: for the baseline."""
     parser.add_argument("--scale", type=int, choices=(2, 4, 8, 16), help=f"of {of} (default 4)")

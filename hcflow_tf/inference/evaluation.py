@@ -55,9 +55,9 @@ class Evaluation:
           metrics: of `report.METRICS`.
         """
         self._scaler, self._hr, self._lr, self._seed, self._names = scaler, hr, lr, seed, metrics
-        self._rescaling = scaler.runtime.task == "rescaling"
+        self._makes_lr = scaler.runtime.makes_lr
         encoded = quantize(scaler.downscale(_to_float(hr))) if scaler.runtime.can_encode else None
-        self.given_lr = encoded if self._rescaling and encoded is not None else lr
+        self.given_lr = encoded if self._makes_lr and encoded is not None else lr
         self._independent = self._independent_of_temperature(encoded)
 
     def sample(self, temperature: float, samples: int) -> tuple[list[np.ndarray], Metrics]:
@@ -75,13 +75,13 @@ class Evaluation:
         metrics = mean_metrics([image_metrics(image, self._hr, scale, self._names) for image in images])
         if len(images) > 1:
             metrics["diversity"] = diversity(images)
-        if not self._rescaling:
+        if not self._makes_lr:
             metrics["consistency"] = float(np.mean([consistency(image, self._hr, scale) for image in images]))
         return metrics | self._independent
 
     def _independent_of_temperature(self, encoded: np.ndarray | None) -> Metrics:
         metrics = {} if encoded is None else {"lr_psnr": psnr(encoded, self._lr)}
-        if self._scaler.runtime.has_likelihood and not self._rescaling:
+        if self._scaler.runtime.has_likelihood and not self._makes_lr:
             noise = np.random.default_rng(self._seed).random(self._hr.shape, np.float32)
             log_prob = self._scaler.log_prob(_to_float(self._hr) + noise / np.float32(256), _to_float(self._lr))
             metrics["bits_per_dim"] = bits_per_dim(log_prob, *self._hr.shape[:2])

@@ -79,7 +79,7 @@ def model_of(source: str | os.PathLike) -> str:
     header = read_header(source)
     made_by = header.text.get(MODEL_KEY, BICUBIC)
     if made_by == BICUBIC:
-        return DEFAULT_MODEL["super_resolution"]
+        return DEFAULT_MODEL["upscale"]
     if made_by not in list_models():
         raise ImageError(f"{source}: was downscaled by a model that does not ship with this program; give it as --model")
     return made_by

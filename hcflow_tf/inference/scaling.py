@@ -103,7 +103,7 @@ class Scaler:
 
         total = self._in_tiles(lr.shape[:2], lambda pieces: sum(map(log_prob_of, pieces)))
         if not math.isfinite(total):
-            raise HCFlowError(f"{self.runtime.name} computes a likelihood that is no finite number: its weights are damaged")
+            raise HCFlowError(f"{self.runtime.name} computes no finite likelihood: the image is too unlike those of its training")
         return total
 
     def _draw_latents(self, height: int, width: int, temperature: float, seed: int) -> list[np.ndarray]:
@@ -138,7 +138,10 @@ class Scaler:
 
         self._in_tiles(lr_size, fill)
         if not np.isfinite(canvas).all():
-            raise HCFlowError(f"{self.runtime.name} computes values that are not finite numbers (NaN): its weights are damaged")
+            raise HCFlowError(
+                f"{self.runtime.name} computes values that are not numbers: the picture is too unlike those of its training; "
+                "take a lower --temperature, or 0 (loading the model has checked its weights)"
+            )
         return canvas
 
     def _in_tiles(self, lr_size: tuple[int, int], attempt: Callable[[Iterable[Tile]], _Result]) -> _Result:

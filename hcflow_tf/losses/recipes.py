@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from hcflow_tf.bijectors import HierarchicalFlow
-from hcflow_tf.models.hcflow import LR_LOG_STD, gaussian_log_prob, latent_log_prob
+from hcflow_tf.models.flow_model import LR_LOG_STD, gaussian_log_prob, latent_log_prob
 
 _LUMA = (0.299, 0.587, 0.114)
 """Y of RGB by ITU-R BT.601."""
@@ -20,6 +20,8 @@ def round_straight_through(image: tf.Tensor) -> tf.Tensor:
 def training_log_prob(flow: HierarchicalFlow, hr: tf.Tensor, lr: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """log p(hr | lr) with the encoder's LR image rounded to 8 bits (straight-through), and [y, z_1, ..., z_L].
 
+    Where the LR image is no output of the flow, it is a condition alone, and y is left out.
+
     Args:
       hr: [batch, height, width, 3] in [0, 1], dequantisation noise included.
       lr: [batch, height / scale, width / scale, 3] in [0, 1].
@@ -27,7 +29,9 @@ def training_log_prob(flow: HierarchicalFlow, hr: tf.Tensor, lr: tf.Tensor) -> t
     Returns:
       [batch], nats (paper equation 5), and the encoding.
     """
-    parts, log_det = flow.forward_and_log_det(hr)
+    parts, log_det = flow.forward_and_log_det(hr, **({"lr": lr} if flow.needs_lr else {}))
+    if not flow.has_lr:
+        return latent_log_prob(parts) + log_det, parts
     rounded = round_straight_through(parts[0])
     return gaussian_log_prob(rounded, lr, LR_LOG_STD) + latent_log_prob(parts[1:]) + log_det, parts
 

@@ -67,6 +67,9 @@ def measure(config: ModelConfig, shapes: Mapping[str, Sequence[int]]) -> Complex
         parameters[PARTS[part]] += math.prod(shape)
         if name.endswith(("/kernel", "/matrix")):
             multiply_adds[PARTS[part]] += math.prod(shape) / 4**level
+        # The Haar transform of rescaling is computed with the first step's linear map, as a 1x1 matrix.
+        if rest == "main_step_1/actnorm/bias" and f"{level_name}/main_step_1/rotation/matrix" not in shapes:
+            multiply_adds[PARTS[part]] += shape[0] ** 2 / 4**level
         # All 3x3 convolutions of a level lie on one path from its input to its output.
         if name.endswith("/kernel") and shape[0] == 3:
             decode_radius += 2.0 ** (level - config.levels)
@@ -89,7 +92,7 @@ def decode_bytes_per_lr_pixel(config: ModelConfig) -> int:
     the trunk's residual), or in the conditional steps (the condition and its part of all P steps at once).
     """
     features, growth = config.rrdb_features, config.rrdb_growth
-    condition = features if config.task == "rescaling" else 2 * features
+    condition = config.condition_channels
     dense_block = 2 * (features + 4 * growth) + 4 * features
     conditional = condition + config.conditional_steps * config.conditional_width + 4 * config.conditional_width
     finest = max(dense_block, conditional) + 3 * 12

@@ -1,60 +1,249 @@
-"""HCFlow: a Keras model that owns the networks and shows the bijectors."""
+"""HCFlow: its architecture, from config to bijector, and the Keras model that owns the networks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
 
 from hcflow_tf import bijectors
+from hcflow_tf.bijectors import log_scales
+from hcflow_tf.bijectors.coupling import LOW_CHANNELS
+from hcflow_tf.bijectors.log_scales import LogScale
+from hcflow_tf.bijectors.squeeze import haar, slow_channels
 from hcflow_tf.config import ModelConfig
-from hcflow_tf.models.latents import draw_latents, latent_shapes
-from hcflow_tf.models.level import LevelWeights
+from hcflow_tf.models.flow_model import FlowModel
+from hcflow_tf.networks.coupling import FCN, ConditionParts, DenseBlock, GivenCondition
+from hcflow_tf.networks.feature_extractor import FeatureExtractor
 from hcflow_tf.networks.flow_step import FlowStepWeights
-
-tfd = tfp.distributions
-
-LR_LOG_STD = -6.0
-"""log standard deviation of the Gaussian around the LR image, as in the released training code."""
+from hcflow_tf.networks.layers import FirstHalf, HaarMatrix, ScaledConv
+from hcflow_tf.networks.linear_map import ComputedMap, LinearMap
+from hcflow_tf.networks.part import Computed, Live, compute
 
 
-def _main_coupling(config: ModelConfig, index: int, network: keras.layers.Layer) -> bijectors.FlowBijector:
-    if config.task == "super_resolution":
-        return bijectors.AffineCoupling(network)
-    if index % 2 == 0:
-        return bijectors.LowFrequencyAffineCoupling(network)
-    return bijectors.LowFrequencyShiftCoupling(network)
+class CouplingKind(NamedTuple):
+    """A coupling of the image path: its network, and the bijector over it."""
+
+    network: Callable[..., keras.layers.Layer]
+    """(channels, width, **Keras options) -> the layer."""
+    bijector: Callable[[Live | Computed, LogScale], bijectors.FlowBijector]
 
 
-def _linear_layers(step: FlowStepWeights) -> list[bijectors.FlowBijector]:
-    layers: list[bijectors.FlowBijector] = [bijectors.ActNorm(step.actnorm.bias, step.actnorm.log_scale)]
-    if step.rotation is not None:
-        layers.append(bijectors.InvertibleConv1x1(step.rotation.matrix))
-    return layers
+AFFINE = CouplingKind(
+    lambda channels, width, **options: FCN(channels // 2, 2 * (channels - channels // 2), width, **options),
+    lambda network, log_scale: bijectors.AffineCoupling(network, log_scale=log_scale),
+)
+LOW_FREQUENCY_AFFINE = CouplingKind(
+    lambda channels, width, **options: DenseBlock(
+        LOW_CHANNELS, 2 * (channels - LOW_CHANNELS), width, shift_and_raw=True, **options
+    ),
+    lambda network, log_scale: bijectors.AffineCoupling(network, passed=LOW_CHANNELS, log_scale=log_scale),
+)
+LOW_FREQUENCY_SHIFT = CouplingKind(
+    lambda channels, width, **options: DenseBlock(channels - LOW_CHANNELS, LOW_CHANNELS, width, **options),
+    lambda network, _: bijectors.ShiftCoupling(network),
+)
 
 
-def _flow_level(config: ModelConfig, weights: LevelWeights) -> bijectors.FlowLevel:
-    """The bijectors over one level's weights."""
-    rescaling = config.task == "rescaling"
-    return bijectors.FlowLevel(
-        squeeze=bijectors.Haar() if rescaling else bijectors.Squeeze(),
-        steps=[
-            bijectors.FlowStep([*_linear_layers(step), _main_coupling(config, index, step.network)])
-            for index, step in enumerate(weights.main_steps)
-        ],
-        extractor=weights.extractor,
-        conditional_steps=[
-            bijectors.ConditionalFlowStep(_linear_layers(step), bijectors.ConditionalAffineCoupling(step.network))
-            for step in weights.conditional_steps
-        ],
-        gaussian=bijectors.ConditionalGaussian(weights.gaussian, bounded=rescaling, log_std_bound=config.log_std_bound),
-    )
+def coupling_kind(config: ModelConfig, index: int) -> CouplingKind:
+    """The coupling of step `index` (from 0) of the image path."""
+    if config.task == "rescaling":
+        return (LOW_FREQUENCY_AFFINE, LOW_FREQUENCY_SHIFT)[index % 2]
+    return AFFINE
 
 
-class HCFlow(keras.Model):
+class StepParts(NamedTuple):
+    """One flow step: a linear map at every pixel and the network of a coupling."""
+
+    linear: LinearMap | ComputedMap
+    network: Live | Computed
+
+
+class LevelParts(NamedTuple):
+    """What `assemble` makes a level of; None where its latents have no condition."""
+
+    main_steps: Sequence[StepParts]
+    conditional_steps: Sequence[StepParts]
+    extractor: Live | Computed | None
+    condition_parts: Live | Computed | None
+    gaussian: Live | Computed | None
+    gaussian_mean: Live | Computed | None
+
+
+def assemble(
+    config: ModelConfig,
+    parts: Sequence[LevelParts],
+    *,
+    recompute: bool = False,
+    atan: Callable[[tf.Tensor], tf.Tensor] = tf.math.atan,
+    log_std_caps: Sequence[Sequence[float]] | None = None,
+) -> bijectors.HierarchicalFlow:
+    """The flow over the parts of levels 1 (finest) to L, live or computed: the one place that says what HCFlow is.
+
+    Args:
+      config: hyperparameters.
+      parts: of each level.
+      recompute: see `HierarchicalFlow`.
+      atan: the arcus tangent to use; `log_scales.portable_atan` where the runtime has none.
+      log_std_caps: of each level the largest log standard deviation of each latent channel; see `models.guard`.
+    """
+    log_scale = log_scales.arctangent(atan)
+    log_std = log_scales.unbounded if config.log_std_bound is None else log_scales.bounded_above(config.log_std_bound)
+    if config.task == "rescaling":
+        log_std = log_scale
+    levels = []
+    for number, (level, conditioned_on) in enumerate(zip(parts, config.level_conditions, strict=True), start=1):
+        steps = [
+            bijectors.FlowStep([bijectors.Linear(linear), coupling_kind(config, index).bijector(network, log_scale)])
+            for index, (linear, network) in enumerate(level.main_steps)
+        ]
+        if level.gaussian is None:
+            latent_steps = [
+                bijectors.FlowStep([bijectors.Linear(linear), bijectors.AffineCoupling(network, log_scale=log_scale)])
+                for linear, network in level.conditional_steps
+            ]
+            gaussian = None
+        else:
+            latent_steps = [
+                bijectors.ConditionalFlowStep(
+                    [bijectors.Linear(linear), bijectors.ConditionalAffineCoupling(network, log_scale=log_scale)]
+                )
+                for linear, network in level.conditional_steps
+            ]
+            of_level = log_scales.capped(log_std, log_std_caps[number - 1]) if log_std_caps else log_std
+            gaussian = bijectors.ConditionalGaussian(level.gaussian, log_std=of_level, mean=level.gaussian_mean)
+        levels.append(
+            bijectors.FlowLevel(
+                squeeze=bijectors.Squeeze(),
+                steps=steps,
+                image_channels=image_channels(config, number),
+                conditional_steps=latent_steps,
+                gaussian=gaussian,
+                conditioned_on=conditioned_on,
+                extractor=level.extractor,
+                condition_parts=level.condition_parts,
+            )
+        )
+    return bijectors.HierarchicalFlow(levels, recompute=recompute)
+
+
+def image_channels(config: ModelConfig, level: int) -> int:
+    """Channels of y_l, level 0 to L: half of the squeezed ones, and in the end the LR image, if it is an output."""
+    if level == config.levels:
+        return 3 if config.lr_is_output else 0
+    return 3 * 2**level
+
+
+def condition_sources(config: ModelConfig, level: int) -> list[tuple[int, int]]:
+    """Channels of each source of the condition of level 1 to L, and the factor by which it is enlarged."""
+    conditioned_on = config.level_conditions[level - 1]
+    if conditioned_on == "lr":
+        return [(3, 2 ** (config.levels - level))]
+    sources = [(image_channels(config, level), 1)]
+    if conditioned_on == "own_and_below":
+        below = [lower for lower in range(level + 1, config.levels + 1) if config.level_conditions[lower - 1] != "nothing"]
+        sources += [(config.condition_channels, 2 ** (lower - level)) for lower in below]
+    return sources
+
+
+class Level(keras.layers.Layer):
+    """The weights of level l: K flow steps, the feature extractor, P conditional steps, the last Gaussian.
+
+    In super-resolution the first matrix of the image path starts as the Haar step and the others as the identity, not as
+    random rotations: the LR image starts as the averaged image instead of a random mixture that training has to undo
+    (docs/training.md has the comparison).
+    """
+
+    def __init__(self, config: ModelConfig, level: int, extractor_dtype: str, recompute: bool, **kwargs):
+        """Args: level, 1 to L."""
+        super().__init__(**kwargs)
+        dtype, self._rescaling = self.dtype_policy, config.task == "rescaling"
+        self._squeezed = 4 * image_channels(config, level - 1)
+        latent = self._squeezed - image_channels(config, level)
+        conditioned = config.level_conditions[level - 1] != "nothing"
+        condition = config.condition_channels if conditioned else 0
+        self.main_steps = [
+            FlowStepWeights(
+                self._squeezed,
+                coupling_kind(config, index).network(self._squeezed, config.main_width, name="network", dtype=dtype),
+                matrix=None if self._rescaling else HaarMatrix() if index == 0 else "identity",
+                name=f"main_step_{index + 1}",
+                dtype=dtype,
+            )
+            for index in range(config.main_steps)
+        ]
+        self.extractor = self.gaussian = None
+        if conditioned:
+            self.extractor = FeatureExtractor(
+                condition_sources(config, level),
+                features=config.rrdb_features,
+                growth=config.rrdb_growth,
+                blocks=config.rrdb_blocks,
+                concat=not self._rescaling,
+                recompute=recompute,
+                name="feature_extractor",
+                dtype=extractor_dtype,
+            )
+        self.conditional_steps = [
+            FlowStepWeights(
+                latent,
+                FCN(
+                    latent // 2,
+                    2 * (latent - latent // 2),
+                    config.conditional_width,
+                    condition=condition,
+                    name="network",
+                    dtype=dtype,
+                ),
+                matrix="orthogonal",
+                name=f"conditional_step_{index + 1}",
+                dtype=dtype,
+            )
+            for index in range(config.conditional_steps)
+        ]
+        if conditioned:
+            raw_factor = log_scales.RAW_FACTOR if self._rescaling else 1.0
+            self.gaussian = ScaledConv(condition, 2 * latent, raw_factor=raw_factor, name="gaussian", dtype=dtype)
+
+    def build(self, input_shape: tuple | None = None) -> None:
+        """Creates the weights."""
+        for layer in (*self.main_steps, self.extractor, *self.conditional_steps, self.gaussian):
+            if layer is not None:
+                layer.build(None)
+
+    def parts(self, *, wide: bool) -> LevelParts:
+        """What the flow is made of.
+
+        Args:
+          wide: compute what all conditional steps need of the condition in one convolution; else each step computes its
+            own, which keeps less for the backward pass where steps are computed again, and can start from data.
+        """
+        main_steps = []
+        for index, step in enumerate(self.main_steps):
+            first = index == 0
+            # Before the first matrix of super-resolution has averaged them, all channels hold parts of the image.
+            keep = self._squeezed if first and not self._rescaling else LOW_CHANNELS
+            squeeze = (haar if self._rescaling else slow_channels)(self._squeezed // 4) if first else None
+            main_steps.append(StepParts(step.linear_map(before=squeeze, keep=keep), Live(step.network)))
+        networks = [step.network for step in self.conditional_steps]
+        wide = wide and self.extractor is not None and bool(networks)
+        return LevelParts(
+            main_steps=main_steps,
+            conditional_steps=[
+                StepParts(step.linear_map(), Live(GivenCondition(step.network) if wide else step.network))
+                for step in self.conditional_steps
+            ],
+            extractor=self.extractor and Live(self.extractor),
+            condition_parts=Live(ConditionParts(networks)) if wide else None,
+            gaussian=self.gaussian and Live(self.gaussian),
+            gaussian_mean=self.gaussian and Live(FirstHalf(self.gaussian)),
+        )
+
+
+@keras.saving.register_keras_serializable(package="hcflow_tf")
+class HCFlow(FlowModel, keras.Model):
     """The bijection hr <-> [lr, z_1, ..., z_L] and the distributions that it defines.
 
     Images are NHWC RGB in [0, 1]; latents z_l are [batch, h_lr 2^(L-l), w_lr 2^(L-l), channels_l].
@@ -83,18 +272,17 @@ class HCFlow(keras.Model):
         """
         super().__init__(name=name, dtype=dtype)
         self.config = config
+        self._options = {"mixed_precision": mixed_precision, "recompute": recompute}
         extractor_dtype = "mixed_bfloat16" if mixed_precision else dtype
-        self.levels, channels = [], 3
-        for level in range(1, config.levels + 1):
-            weights = LevelWeights(
-                config, level, channels, extractor_dtype, recompute, name=f"level_{level}", dtype=self.dtype_policy
-            )
-            self.levels.append(weights)
-            channels = weights.image_channels
+        self.levels = [
+            Level(config, level, extractor_dtype, recompute, name=f"level_{level}", dtype=self.dtype_policy)
+            for level in range(1, config.levels + 1)
+        ]
         self.build()
-        self.flow = bijectors.HierarchicalFlow([_flow_level(config, weights) for weights in self.levels], recompute=recompute)
-        self._compiled_encode = tf.function(self.flow.forward_and_log_det, autograph=False, reduce_retracing=True)
-        self._compiled_decode = tf.function(self.flow.inverse_and_log_det, autograph=False, reduce_retracing=True)
+        self._set_flow(assemble(config, self.parts(wide=not recompute), recompute=recompute), self.variable_dtype)
+
+    def _guarded(self, caps: Sequence[Sequence[float]]) -> bijectors.HierarchicalFlow:
+        return assemble(self.config, self.parts(), log_std_caps=caps)
 
     def build(self, input_shape: tuple | None = None) -> None:
         """Creates the weights."""
@@ -102,163 +290,46 @@ class HCFlow(keras.Model):
             level.build(None)
         self.built = True
 
-    @property
-    def scale(self) -> int:
-        """Width of hr over width of lr."""
-        return self.config.scale
+    def parts(self, *, wide: bool = True) -> list[LevelParts]:
+        """The parts of all levels, finest first; see `Level.parts`."""
+        return [level.parts(wide=wide) for level in self.levels]
+
+    def computed_flow(self) -> bijectors.HierarchicalFlow:
+        """The flow over weights computed now, all at once: for a function that is traced, inside its gradient tape.
+
+        The same values and gradients as `flow`, from much fewer operations. Where activations are computed again in the
+        backward pass, so are the weights, and this is `flow`.
+        """
+        if self._options["recompute"]:
+            return self.flow
+        return assemble(self.config, compute(self.parts()))
 
     def call(self, hr: tf.Tensor) -> list[tf.Tensor]:
         """[lr, z_1, ..., z_L], as the flow's forward direction."""
-        return self.flow.forward_and_log_det(hr)[0]
+        return self.flow.forward_and_log_det(self._image("hr", hr))[0]
 
-    def encode(self, hr: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Returns lr, neither clipped nor rounded, and the standardised latents [z_1, ..., z_L].
-
-        Args:
-          hr: [batch, height, width, 3] in [0, 1], height and width divisible by the scale.
-
-        Raises:
-          ValueError: the shape does not fit, or hr is of integers; names what was expected and what came.
-        """
-        parts, _ = self.encode_and_log_det(hr)
-        return parts[0], parts[1:]
-
-    def encode_and_log_det(self, hr: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Returns [lr, z_1, ..., z_L] and log|det d[lr, z]/d hr|, [batch], nats."""
-        hr = self._image("hr", hr)
-        self.flow._check_forward(hr)
-        return self._compiled_encode(hr)
-
-    def decode(self, lr: tf.Tensor, latents: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns hr, not clipped: the exact inverse of `encode`.
-
-        Args:
-          lr: [batch, height, width, 3].
-          latents: [z_1, ..., z_L] as `encode` or `draw_latents` gives them.
-
-        Raises:
-          ValueError: a shape does not fit; names what was expected and what came.
-        """
-        parts = [self._image("lr", lr), *(tf.convert_to_tensor(latent, self.variable_dtype) for latent in latents)]
-        self.flow._check_inverse(parts)
-        return self._compiled_decode(parts)[0]
-
-    def draw_latents(self, lr_shape: Sequence[int], temperature: float = 0.8, seed: int | None = None) -> list[tf.Tensor]:
-        """Returns [z_1, ..., z_L] ~ N(0, temperature^2) for LR images of shape [batch, height, width, 3].
-
-        Image b of the batch is drawn from seed + b; None draws a new seed.
-        """
-        if seed is None:
-            seed = int(np.random.default_rng().integers(2**31))
-        shapes = latent_shapes(lr_shape[1], lr_shape[2], self.flow.latent_channels)
-        seeds = tf.cast(seed, tf.int64) + tf.range(tf.cast(lr_shape[0], tf.int64))
-        return draw_latents(seeds, temperature, shapes, self.variable_dtype)
-
-    def sample(self, lr: tf.Tensor, temperature: float = 0.8, seed: int | None = None) -> tf.Tensor:
-        """Returns one hr in [0, 1] for each lr [batch, height, width, 3]; same seed, same image.
-
-        Args:
-          lr: [batch, height, width, 3] in [0, 1].
-          temperature: tau, standard deviation of the latents; 0 is the most probable image.
-          seed: any integer of 64 bits, or None for a new one each time.
-        """
-        lr = self._image("lr", lr)
-        latents = self.draw_latents(tf.shape(lr), temperature, seed)
-        return tf.clip_by_value(self.decode(lr, latents), 0.0, 1.0)
-
-    def log_prob(self, hr: tf.Tensor, lr: tf.Tensor) -> tf.Tensor:
-        """log p(hr | lr), [batch], nats: log N(y | lr, e^-12) + sum_l log N(z_l | 0, I) + log|det| (paper eq. 5).
-
-        Args:
-          hr: [batch, height, width, 3] in [0, 1]; add noise u / q to 8-bit images first for the likelihood of bytes.
-          lr: [batch, height / scale, width / scale, 3] in [0, 1].
-
-        Raises:
-          ValueError: a shape does not fit; names what was expected and what came.
-        """
-        parts, log_det = self.encode_and_log_det(hr)
-        lr = self._image("lr", lr)
-        if not lr.shape.is_compatible_with(parts[0].shape):
-            raise ValueError(f"{self.name}: expected lr of shape {parts[0].shape} for this hr, got {lr.shape}")
-        return gaussian_log_prob(parts[0], lr, LR_LOG_STD) + latent_log_prob(parts[1:]) + log_det
-
-    def distribution(self, lr: tf.Tensor) -> tfd.TransformedDistribution:
-        """p(hr | lr) as a TFP distribution, batch shape [batch], for lr [batch, height, width, 3]."""
-        lr = self._image("lr", lr)
-        batch, height, width = (tf.shape(lr)[axis] if size is None else size for axis, size in enumerate(lr.shape.as_list()[:3]))
-        parts = [tfd.Normal(lr, tf.exp(tf.constant(LR_LOG_STD, lr.dtype)))]
-        for shape in latent_shapes(height, width, self.flow.latent_channels):
-            parts.append(tfd.Normal(tf.zeros([batch, *shape], lr.dtype), tf.ones([], lr.dtype)))
-        base = tfd.JointDistributionSequential([tfd.Independent(part, 3) for part in parts])
-        return tfd.TransformedDistribution(base, tfp.bijectors.Invert(self.flow))
-
-    def initialise_actnorm(self, hr: tf.Tensor) -> None:
+    def initialise_actnorm(self, hr: tf.Tensor, lr: tf.Tensor | None = None) -> None:
         """Sets every ActNorm from a batch of images [batch, height, width, 3], in the order of encoding.
 
         The low-frequency channels of the image path are left alone, so that training starts from the averaged image as
-        LR image; see `LevelWeights` for the matrices of super-resolution, which start so that there are such channels.
+        LR image; see `Level` for the matrices of super-resolution, which start so that there are such channels.
 
         Call it once, before training, outside of any strategy's replicas: all replicas then hold the same values.
         """
-        low = bijectors.coupling.LOW_CHANNELS
-        x, images, details = tf.convert_to_tensor(hr, self.variable_dtype), [], []
-        for weights, level in zip(self.levels, self.flow.levels, strict=True):
-            x = level.squeeze.forward_and_log_det(x)[0]
-            for index, (step_weights, step) in enumerate(zip(weights.main_steps, level.steps, strict=True)):
-                # Before the first matrix of super-resolution has averaged them, all channels hold parts of the image.
-                keep = x.shape[-1] if index == 0 and step_weights.rotation is not None else low
-                x = _initialise_step(step_weights, step, x, lambda z, index=index: self._main_network_input(z, index), keep)
-            x, detail = x[..., : weights.image_channels], x[..., weights.image_channels :]
-            images.append(x)
-            details.append(detail)
-        conditions: list[tf.Tensor] = []
-        for weights, level in reversed(list(zip(self.levels, self.flow.levels, strict=True))):
-            image, detail = images.pop(), details.pop()
-            condition = level.extractor(bijectors.hierarchical_flow.conditioning_input(image, conditions))
-            conditions.append(condition)
-            for step_weights, step in zip(weights.conditional_steps, level.conditional_steps, strict=True):
-                detail = _initialise_step(
-                    step_weights,
-                    step,
-                    detail,
-                    lambda z, condition=condition: tf.concat([z[..., : z.shape[-1] // 2], condition], -1),
-                    condition=condition,
-                )
-
-    def _image(self, name: str, image: tf.Tensor) -> tf.Tensor:
-        """The image as a tensor of the model's type; refuses integers, which would be taken for values far outside [0, 1]."""
-        if not tf.as_dtype(getattr(image, "dtype", tf.float32)).is_floating:
-            raise ValueError(f"{self.name}: expected {name} of floats in [0, 1], got {image.dtype}; divide 8-bit images by 255")
-        return tf.convert_to_tensor(image, self.variable_dtype)
-
-    def _main_network_input(self, z: tf.Tensor, index: int) -> tf.Tensor:
-        """What the coupling network of main step `index` sees of its input."""
-        if self.config.task == "super_resolution":
-            return z[..., : z.shape[-1] // 2]
-        return z[..., :3] if index % 2 == 0 else z[..., 3:]
+        given = self._image("lr", lr) if lr is not None and self.flow.needs_lr else None
+        assemble(self.config, self.parts(wide=False)).initialise(self._image("hr", hr), given)
 
     def named_weights(self) -> dict[str, keras.Variable]:
         """Every weight by its path, such as level_1/main_step_1/actnorm/bias, in a fixed order."""
         return {variable.path.split("/", 1)[1]: variable for variable in self.weights}
 
+    def get_config(self) -> dict:
+        """What `from_config` makes the model again of, without its weights and its guard."""
+        return {"config": self.config.model_dump(mode="json"), **self._options, "dtype": self.variable_dtype, "name": self.name}
 
-def _initialise_step(
-    weights: FlowStepWeights, step: bijectors.FlowBijector, x: tf.Tensor, network_input, keep: int = 0, **conditions
-) -> tf.Tensor:
-    weights.actnorm.initialise(x, keep=keep)
-    z = x
-    for layer in step.layers[:-1]:
-        z = layer.forward_and_log_det(z)[0]
-    weights.network.initialise(network_input(z))
-    return step.forward_and_log_det(x, **conditions)[0]
-
-
-def gaussian_log_prob(x: tf.Tensor, mean: tf.Tensor, log_std: float) -> tf.Tensor:
-    """log N(x | mean, exp(2 log_std)) summed over each image, [batch], nats."""
-    normal = tfd.Normal(mean, tf.exp(tf.constant(log_std, x.dtype)))
-    return tf.reduce_sum(normal.log_prob(x), axis=[1, 2, 3])
-
-
-def latent_log_prob(latents: Sequence[tf.Tensor]) -> tf.Tensor:
-    """sum_l log N(z_l | 0, I) over each image, [batch], nats."""
-    return tf.add_n([gaussian_log_prob(z, tf.zeros([], z.dtype), 0.0) for z in latents])
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: dict | None = None) -> HCFlow:
+        """The model of `get_config`."""
+        return cls(
+            ModelConfig.model_validate(config["config"]), **{key: value for key, value in config.items() if key != "config"}
+        )

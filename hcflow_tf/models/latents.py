@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 
@@ -41,3 +42,12 @@ def draw_latents(
         z = tf.map_fn(draw, seeds, fn_output_signature=tf.TensorSpec([None, None, shape[2]], dtype))
         latents.append(temperatures * z)
     return latents
+
+
+def check_temperature(temperature: object) -> None:
+    """Raises ValueError unless this is a finite number of at least 0, or [batch] of them; a symbolic tensor passes."""
+    if tf.is_tensor(temperature) and not hasattr(temperature, "numpy"):
+        return
+    values = np.asarray(temperature)
+    if values.dtype.kind not in "fiu" or values.ndim > 1 or not np.isfinite(values).all() or (values < 0).any():
+        raise ValueError(f"expected a finite temperature of at least 0, one or [batch] of them, got {temperature!r:.100}")

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Sequence
+
 import keras
 import tensorflow as tf
 
-from hcflow_tf.networks.layers import ActNorm, Conv, ScaledConv, small_xavier
+from hcflow_tf.networks.layers import ActNorm, Affine, Conv, ScaledConv, convolve, halves, of_outputs, small_xavier
+from hcflow_tf.networks.part import Part, Value, Weights, stacked
 
 LEAKY_SLOPE = 0.2
 
 
-class FCN(keras.layers.Layer):
-    """conv3x3, ActNorm, ReLU, conv1x1, ActNorm, ReLU, conv3x3 times exp(3 g): [.., inputs] -> [.., outputs].
+def fcn(weights: Weights, passed: tf.Tensor, of_condition: tf.Tensor | None = None) -> tf.Tensor:
+    """Three convolutions with ReLU between; of_condition is added before the first ReLU."""
+    conv_1, conv_2, conv_3 = weights
+    h = convolve(conv_1, passed)
+    h = tf.nn.relu(h if of_condition is None else h + of_condition)
+    return convolve(conv_3, tf.nn.relu(convolve(conv_2, h)))
 
-    Starts as the zero function.
+
+def conditional_fcn(weights: Weights, passed: tf.Tensor, condition: tf.Tensor) -> tf.Tensor:
+    """`fcn` that computes from a condition what it adds before the first ReLU."""
+    of_condition, convs = weights
+    return fcn(convs, passed, convolve(of_condition, condition))
+
+
+class FCN(Part, keras.layers.Layer):
+    """conv3x3, ActNorm, ReLU, conv1x1, ActNorm, ReLU, conv3x3 times exp(3 g): [.., passed] -> [.., outputs], shift | raw.
+
+    Of a conditional coupling the first convolution sees concat(passed, condition); it is computed as the sum of a
+    convolution of each. Starts as the zero function.
     """
 
-    def __init__(self, inputs: int, outputs: int, width: int, **kwargs):
+    in_groups = True
+
+    def __init__(self, passed: int, outputs: int, width: int, *, condition: int = 0, **kwargs):
+        """Args: condition, channels of the condition; 0 for a network without."""
         super().__init__(**kwargs)
         dtype = self.dtype_policy
-        self.conv_1 = Conv(inputs, width, use_bias=False, initializer=small_xavier(), name="conv_1", dtype=dtype)
+        self.passed, self.condition = passed, condition
+        self.conv_1 = Conv(passed + condition, width, use_bias=False, initializer=small_xavier(), name="conv_1", dtype=dtype)
         self.actnorm_1 = ActNorm(width, name="actnorm_1", dtype=dtype)
         self.conv_2 = Conv(width, width, 1, use_bias=False, initializer=small_xavier(), name="conv_2", dtype=dtype)
         self.actnorm_2 = ActNorm(width, name="actnorm_2", dtype=dtype)
@@ -30,28 +52,97 @@ class FCN(keras.layers.Layer):
         for layer in (self.conv_1, self.actnorm_1, self.conv_2, self.actnorm_2, self.conv_3):
             layer.build(None)
 
-    def initialise(self, x: tf.Tensor) -> None:
-        """Sets both ActNorms from the data x, one after the other."""
-        h = self.conv_1(x)
+    @property
+    def function(self) -> Callable[..., tf.Tensor]:
+        """(weights, passed[, condition]) -> [batch, h, w, outputs]."""
+        return conditional_fcn if self.condition else fcn
+
+    def effective(self, value: Value = tf.convert_to_tensor) -> Weights:
+        """The three convolutions with ActNorms and factors inside; before them, the condition's part of the first."""
+        kernel, bias = self.actnorm_1.after(self.conv_1, value)
+        if not self.condition:
+            return ((kernel, bias), *self._later(value))
+        of_passed, of_condition = tf.split(kernel, [self.passed, self.condition], axis=-2)
+        return (of_condition, bias), ((of_passed, None), *self._later(value))
+
+    def of_condition(self, value: Value = tf.convert_to_tensor) -> Affine:
+        """The condition's part of the first convolution, its bias included."""
+        scale = self.actnorm_1.scale(value)
+        kernel = value(self.conv_1.kernel)[..., self.passed :, :]
+        return kernel * of_outputs(scale), value(self.actnorm_1.bias) * scale
+
+    def of_passed(self, value: Value = tf.convert_to_tensor) -> Weights:
+        """The three convolutions without the condition's part of the first."""
+        kernel = value(self.conv_1.kernel)[..., : self.passed, :] * of_outputs(self.actnorm_1.scale(value))
+        return ((kernel, None), *self._later(value))
+
+    @property
+    def kind(self) -> Hashable:
+        """See `Part.kind`."""
+        return (super().kind, self.passed)
+
+    def _later(self, value: Value) -> tuple[Affine, Affine]:
+        return self.actnorm_2.after(self.conv_2, value), self.conv_3.effective(value)
+
+    def initialise(self, *inputs: tf.Tensor) -> None:
+        """Sets both ActNorms from the data, one after the other."""
+        h = self.conv_1.call(tf.concat(inputs, axis=-1))
         self.actnorm_1.initialise(h)
-        h = self.conv_2(tf.nn.relu(self.actnorm_1(h)))
+        h = self.conv_2.call(tf.nn.relu(self.actnorm_1.call(h)))
         self.actnorm_2.initialise(h)
 
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns [batch, h, w, outputs]."""
-        h = tf.nn.relu(self.actnorm_1(self.conv_1(x)))
-        h = tf.nn.relu(self.actnorm_2(self.conv_2(h)))
-        return self.conv_3(h)
+
+class GivenCondition(Part):
+    """A conditional `FCN` that is handed the condition's part of its first convolution, as `ConditionParts` computes it."""
+
+    function = staticmethod(fcn)
+    in_groups = True
+
+    def __init__(self, network: FCN):
+        self._network, self.weights = network, network.weights
+
+    def effective(self, value: Value = tf.convert_to_tensor) -> Weights:
+        """See `FCN.of_passed`."""
+        return self._network.of_passed(value)
 
 
-class DenseBlock(keras.layers.Layer):
+class ConditionParts(Part):
+    """The condition's part of the first convolution of several conditional `FCN`s, in one wide convolution."""
+
+    function = staticmethod(convolve)
+
+    def __init__(self, networks: Sequence[FCN]):
+        """Args: networks of one shape."""
+        self._networks = networks
+        self.weights = [variable for network in networks for variable in network.weights]
+
+    def effective(self, value: Value = tf.convert_to_tensor) -> Affine:
+        """Kernel and bias; the networks' parts lie side by side."""
+        kernels, biases = self._networks[0].of_condition(stacked(self._networks, value))
+        count, height, width, inputs, outputs = kernels.shape
+        side_by_side = tf.reshape(tf.transpose(kernels, [1, 2, 3, 0, 4]), [height, width, inputs, count * outputs])
+        return side_by_side, tf.reshape(biases, [-1])
+
+
+def dense_block(weights: Sequence[Affine], x: tf.Tensor) -> tf.Tensor:
+    """Convolutions, each on all earlier outputs, LeakyReLU 0.2 after all but the last."""
+    for affine in weights[:-1]:
+        x = tf.concat([x, tf.nn.leaky_relu(convolve(affine, x), LEAKY_SLOPE)], axis=-1)
+    return convolve(weights[-1], x)
+
+
+class DenseBlock(Part, keras.layers.Layer):
     """Five conv3x3, each on all earlier outputs, LeakyReLU 0.2 after the first four: [.., inputs] -> [.., outputs].
 
-    As a coupling network it starts as the zero function (`zero_last`).
+    As a coupling network it starts as the zero function (`zero_last`), and that of an affine coupling gives shift | raw
+    (`shift_and_raw`).
     """
 
-    def __init__(self, inputs: int, outputs: int, growth: int, *, zero_last: bool, **kwargs):
+    function = staticmethod(dense_block)
+
+    def __init__(self, inputs: int, outputs: int, growth: int, *, zero_last: bool = True, shift_and_raw: bool = False, **kwargs):
         super().__init__(**kwargs)
+        self.shift_and_raw = shift_and_raw
         self.convs = [
             Conv(inputs + index * growth, growth, initializer=small_xavier(), name=f"conv_{index + 1}", dtype=self.dtype_policy)
             for index in range(4)
@@ -64,11 +155,7 @@ class DenseBlock(keras.layers.Layer):
         for conv in self.convs:
             conv.build(None)
 
-    def initialise(self, x: tf.Tensor) -> None:
-        """Nothing here depends on data."""
-
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns [batch, h, w, outputs]."""
-        for conv in self.convs[:-1]:
-            x = tf.concat([x, tf.nn.leaky_relu(conv(x), LEAKY_SLOPE)], axis=-1)
-        return self.convs[-1](x)
+    def effective(self, value: Value = tf.convert_to_tensor) -> tuple[Affine, ...]:
+        """The five convolutions."""
+        *first, last = (conv.effective(value) for conv in self.convs)
+        return (*first, halves(last) if self.shift_and_raw else last)

@@ -1,10 +1,12 @@
-"""The weights of one flow step; the bijectors over them are made in `hcflow_tf.models.hcflow`."""
+"""The weights of one flow step; the bijectors over them are made in `hcflow_tf.models`."""
 
 from __future__ import annotations
 
 import keras
+import numpy as np
 
 from hcflow_tf.networks.layers import ActNorm, InvertibleMatrix
+from hcflow_tf.networks.linear_map import LinearMap
 
 
 class FlowStepWeights(keras.layers.Layer):
@@ -31,3 +33,7 @@ class FlowStepWeights(keras.layers.Layer):
         for layer in (self.actnorm, self.rotation, self.network):
             if layer is not None:
                 layer.build(None)
+
+    def linear_map(self, *, before: np.ndarray | None = None, keep: int = 0) -> LinearMap:
+        """ActNorm and matrix as one; see `LinearMap`."""
+        return LinearMap(self.actnorm, self.rotation, before=before, keep=keep)

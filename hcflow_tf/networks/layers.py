@@ -6,8 +6,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hcflow_tf.bijectors.log_scales import RAW_FACTOR
+from hcflow_tf.networks.part import Part, Value
+
 MIN_STD = 1e-3
 """The least standard deviation that ActNorm divides a channel by when it is set from data; a quarter of an 8-bit step."""
+
+Affine = tuple[tf.Tensor, tf.Tensor | None]
+"""Kernel [height, width, in, out] and bias [out] of a convolution."""
 
 
 def small_xavier() -> keras.initializers.Initializer:
@@ -15,8 +21,34 @@ def small_xavier() -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(scale=0.01, mode="fan_avg", distribution="untruncated_normal")
 
 
-class Conv(keras.layers.Layer):
+def convolve(affine: Affine, x: tf.Tensor) -> tf.Tensor:
+    """Zero-padded convolution of [batch, h, w, in].
+
+    Raises:
+      ValueError: x has other channels; TensorFlow would take a multiple of them for a grouped convolution.
+    """
+    kernel, bias = affine
+    if x.shape[-1] != kernel.shape[2]:
+        raise ValueError(f"expected {kernel.shape[2]} channels, got shape {x.shape}")
+    y = tf.nn.conv2d(x, kernel, strides=1, padding="SAME")
+    return y if bias is None else tf.nn.bias_add(y, bias)
+
+
+def of_outputs(scale: tf.Tensor) -> tf.Tensor:
+    """A factor of each output [..., out], as what a kernel [..., height, width, in, out] is multiplied by."""
+    return scale[..., None, None, None, :]
+
+
+def halves(affine: tuple[tf.Tensor, tf.Tensor], raw_factor: float = RAW_FACTOR) -> Affine:
+    """Outputs stored as shift, raw, shift, raw, ... (so the released weights) become shift | raw_factor * raw."""
+    kernel, bias = (tf.concat([values[..., 0::2], raw_factor * values[..., 1::2]], axis=-1) for values in affine)
+    return kernel, bias
+
+
+class Conv(Part, keras.layers.Layer):
     """Zero-padded convolution [batch, h, w, inputs] -> [batch, h, w, outputs]."""
+
+    function = staticmethod(convolve)
 
     def __init__(
         self,
@@ -39,36 +71,47 @@ class Conv(keras.layers.Layer):
         )
         self.bias = self.add_weight(name="bias", shape=(self.outputs,), initializer="zeros") if self.use_bias else None
 
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns the convolution of x.
-
-        Raises:
-          ValueError: x has other channels; TensorFlow would take a multiple of them for a grouped convolution.
-        """
-        if x.shape[-1] != self.inputs:
-            raise ValueError(f"{self.path}: expected {self.inputs} channels, got shape {x.shape}")
-        y = tf.nn.conv2d(x, tf.convert_to_tensor(self.kernel), strides=1, padding="SAME")
-        return y if self.bias is None else tf.nn.bias_add(y, tf.convert_to_tensor(self.bias))
+    def effective(self, value: Value = tf.convert_to_tensor) -> Affine:
+        """Kernel and bias."""
+        return value(self.kernel), None if self.bias is None else value(self.bias)
 
 
 class ScaledConv(Conv):
-    """conv3x3 with bias times exp(3 g), g learned per channel; everything starts at 0."""
+    """conv3x3 with bias times exp(3 g), g learned per channel; everything starts at 0.
 
-    def __init__(self, inputs: int, outputs: int, **kwargs):
+    Its outputs are shift | raw_factor * raw in contiguous halves; in the weights they alternate.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, raw_factor: float = RAW_FACTOR, **kwargs):
         super().__init__(inputs, outputs, initializer="zeros", **kwargs)
+        self.raw_factor = raw_factor
 
     def build(self, input_shape: tuple | None = None) -> None:
         """Creates g [outputs] beside kernel and bias."""
         super().build(input_shape)
         self.log_scale = self.add_weight(name="log_scale", shape=(self.outputs,), initializer="zeros")
 
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Returns the scaled convolution of x."""
-        return super().call(x) * tf.exp(3.0 * tf.convert_to_tensor(self.log_scale))
+    def effective(self, value: Value = tf.convert_to_tensor) -> Affine:
+        """Kernel and bias with the factor inside."""
+        scale = tf.exp(3.0 * value(self.log_scale))
+        return halves((value(self.kernel) * of_outputs(scale), value(self.bias) * scale), self.raw_factor)
+
+
+class FirstHalf(Part):
+    """The first half of a convolution's outputs alone."""
+
+    function = staticmethod(convolve)
+
+    def __init__(self, conv: Conv):
+        self._conv, self.weights = conv, conv.weights
+
+    def effective(self, value: Value = tf.convert_to_tensor) -> Affine:
+        """Kernel and bias of the first half."""
+        return tuple(tf.split(values, 2, axis=-1)[0] for values in self._conv.effective(value))
 
 
 class ActNorm(keras.layers.Layer):
-    """y = (x + bias) exp(log_scale) per channel, set once from data by `initialise`."""
+    """Owns bias and log_scale [channels] of y = (x + bias) exp(log_scale), set once from data by `initialise`."""
 
     def __init__(self, channels: int, **kwargs):
         super().__init__(**kwargs)
@@ -91,9 +134,18 @@ class ActNorm(keras.layers.Layer):
         self.bias.assign(np.where(changed, -values.mean(axis=(0, 1, 2)), self.bias.numpy()))
         self.log_scale.assign(np.where(changed & (std >= MIN_STD), -np.log(std + 1e-6), self.log_scale.numpy()))
 
+    def scale(self, value: Value = tf.convert_to_tensor) -> tf.Tensor:
+        """exp(log_scale), [channels]."""
+        return tf.exp(value(self.log_scale))
+
+    def after(self, conv: Conv, value: Value = tf.convert_to_tensor) -> Affine:
+        """A convolution without bias and this after it, as one convolution."""
+        scale = self.scale(value)
+        return value(conv.kernel) * of_outputs(scale), value(self.bias) * scale
+
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Returns the normalised x."""
-        return (x + tf.convert_to_tensor(self.bias)) * tf.exp(tf.convert_to_tensor(self.log_scale))
+        return (x + tf.convert_to_tensor(self.bias)) * self.scale()
 
 
 class HaarMatrix(keras.initializers.Initializer):

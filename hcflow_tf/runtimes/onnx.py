@@ -27,11 +27,11 @@ class OnnxRuntime(Runtime):
         self.name = str(path)
         self._decode = _session(path)
         self._encode = _session(encoder_path(path)) if encoder_path(path).is_file() else None
-        self.can_encode = self._encode is not None
+        self.can_encode = self.makes_lr = self._encode is not None
         metadata = self._decode.get_modelmeta().custom_metadata_map
         inputs = {value.name: value.shape for value in self._decode.get_inputs()}
         try:
-            self.task, self.scale, layout = metadata["task"], int(metadata["scale"]), metadata["layout"]
+            self.scale, layout = int(metadata["scale"]), metadata["layout"]
             channel = 1 if layout == "nchw" else 3
             self.latent_channels = tuple(inputs[name][channel] for name in latent_names(len(inputs) - 1))
         except (KeyError, ValueError, IndexError) as error:

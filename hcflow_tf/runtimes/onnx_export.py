@@ -157,7 +157,7 @@ def metadata(folded: InferenceModel, layout: str) -> dict[str, str]:
     """What a program must know to use the file."""
     return {
         "hcflow_tf_version": hcflow_tf.__version__,
-        "task": folded.task,
+        "task": folded.config.task,
         "scale": str(folded.scale),
         "layout": layout,
         "color_order": "RGB",

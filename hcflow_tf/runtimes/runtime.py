@@ -7,6 +7,7 @@ import importlib
 import os
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.files import expand_user, is_file, is_folder
 from hcflow_tf.support.quiet import start_tensorflow
 from hcflow_tf.weights.store import CONFIG_FILE
+
+if TYPE_CHECKING:
+    from hcflow_tf.models.hcflow import HCFlow
 
 BICUBIC = "bicubic"
 """The name of the built-in baseline."""
@@ -33,7 +37,7 @@ class Runtime(abc.ABC):
 
     Attributes:
       name: what the user called it.
-      task: super_resolution or rescaling.
+      makes_lr: whether it makes the LR images that it restores (rescaling); else it takes bicubic ones (super-resolution).
       scale: width of hr over width of lr.
       latent_channels: channels of z_1, ..., z_L; empty if the runtime takes no latents (always temperature 0).
       fixed_lr_size: (height, width) of the only LR image that it takes, or None for any.
@@ -45,7 +49,7 @@ class Runtime(abc.ABC):
     """
 
     name: str
-    task: str
+    makes_lr: bool = False
     scale: int
     latent_channels: tuple[int, ...]
     fixed_lr_size: tuple[int, int] | None = None
@@ -84,7 +88,6 @@ class BicubicRuntime(Runtime):
     """The baseline: MATLAB's bicubic, up to decode and down to encode."""
 
     name = BICUBIC
-    task = "super_resolution"
     latent_channels = ()
     overlap = 4
     decode_bytes = 8_000
@@ -119,8 +122,12 @@ class KerasRuntime(Runtime):
     has_likelihood = True
     on_gpu = True
 
-    def __init__(self, path_or_name: str | os.PathLike):
+    def __init__(self, path_or_name: str | os.PathLike, *, guard: bool = True):
         """Loads the model.
+
+        Args:
+          path_or_name: as `hcflow_tf.load_model`.
+          guard: cap the standard deviations of samples (`hcflow_tf.models.guard`) where the model has no bound of its own.
 
         Raises:
           HCFlowError: as `hcflow_tf.load_model`.
@@ -130,21 +137,24 @@ class KerasRuntime(Runtime):
 
         from hcflow_tf.models.complexity import measure
         from hcflow_tf.models.folded import InferenceModel
+        from hcflow_tf.models.guard import needs_guard
         from hcflow_tf.weights.store import load_model
 
         model = load_model(path_or_name)
-        self.name, self.task, self.scale = str(path_or_name), model.config.task, model.scale
-        self.latent_channels = model.flow.latent_channels
+        self._unguarded = model if guard and needs_guard(model) and model.log_std_caps is None else None
+        self.name, self.makes_lr, self.scale = str(path_or_name), model.config.makes_lr, model.scale
+        self.latent_channels, self.can_encode = model.latent_channels, not model.flow.needs_lr
         cost = measure(model.config, {name: weight.shape for name, weight in model.named_weights().items()})
         self.overlap, self.decode_bytes = cost.overlap, cost.decode_bytes
-        inference = InferenceModel(model)
+        self._inference = inference = InferenceModel(model)
         image, *latents = [tf.TensorSpec([None, None, None, channels]) for channels in (3, *self.latent_channels)]
 
         # Signatures that leave the size open: one tracing, which takes seconds, serves all images and tiles.
         def compiled(method: Callable, *inputs: tf.TensorSpec) -> Callable:
             return tf.function(method, input_signature=inputs, autograph=False)
 
-        self._decode = compiled(lambda lr, *z: inference.decode(lr, z), image, *latents)
+        self._compile_decode = lambda: compiled(lambda lr, *z: inference.decode(lr, z, guard=guard), image, *latents)
+        self._decode = self._compile_decode()
         self._encode = compiled(inference.encode, image)
         # Of the whole encoder, TensorFlow computes only what the LR image needs.
         self._downscale = compiled(lambda hr: inference.encode(hr)[0], image)
@@ -152,7 +162,17 @@ class KerasRuntime(Runtime):
 
     def decode(self, lr: np.ndarray, latents: Sequence[np.ndarray]) -> np.ndarray:
         """See `Runtime.decode`."""
+        if self._unguarded is not None and any(np.any(latent) for latent in latents):
+            self._measure_guard(self._unguarded)
         return self._decode(lr, *latents).numpy()
+
+    def _measure_guard(self, model: HCFlow) -> None:
+        """On the first sample of a model whose directory keeps no caps; `hcflow convert` and `ship` leave them there."""
+        from hcflow_tf.models.guard import ensure_guard
+
+        ensure_guard(model)
+        self._inference.set_guard(model.log_std_caps)
+        self._unguarded, self._decode = None, self._compile_decode()
 
     def encode(self, hr: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """See `Runtime.encode`."""
@@ -174,13 +194,14 @@ _EXPORTED = {
 }
 
 
-def open_runtime(model: str | os.PathLike, *, scale: int | None = None) -> Runtime:
+def open_runtime(model: str | os.PathLike, *, scale: int | None = None, guard: bool = True) -> Runtime:
     """Opens what `--model` names.
 
     Args:
       model: "bicubic", a model directory, the name of a shipped model, a SavedModel directory (or the directory of its
         versions, of which the highest is taken), a .tflite or an .onnx file.
       scale: the scale that is wanted; None takes the model's own, 4 for bicubic.
+      guard: see `KerasRuntime`; an exported file carries its guard, or none.
 
     Raises:
       HCFlowError: it is none of these, it cannot be read, or its scale is another.
@@ -188,13 +209,13 @@ def open_runtime(model: str | os.PathLike, *, scale: int | None = None) -> Runti
     name, path = str(model), expand_user(model)
     if name == BICUBIC:
         return BicubicRuntime(scale or 4)
-    runtime = _open(name, path)
+    runtime = _open(name, path, guard)
     if scale not in (None, runtime.scale):
         raise UsageError(f"--scale {scale} does not fit {name}, which is a model for x{runtime.scale}")
     return runtime
 
 
-def _open(name: str, path: pathlib.Path) -> Runtime:
+def _open(name: str, path: pathlib.Path, guard: bool) -> Runtime:
     if path.suffix in _EXPORTED:
         if not is_file(path):
             raise HCFlowError(f"no model at {name}: there is no such file")
@@ -204,7 +225,7 @@ def _open(name: str, path: pathlib.Path) -> Runtime:
     if is_file(path):
         hint = "run `hcflow convert` on it first" if path.suffix == ".pth" else "a model directory holds config.yaml and weights"
         raise HCFlowError(f"{name} is not a model directory, a SavedModel directory, a .tflite or an .onnx file: {hint}")
-    return KerasRuntime(name)
+    return KerasRuntime(name, guard=guard)
 
 
 def is_model_directory(model: str | os.PathLike) -> bool:

@@ -32,12 +32,13 @@ class SavedModelRuntime(Runtime):
         except (OSError, ValueError, tf.errors.OpError) as error:
             raise HCFlowError(f"{path} is not a readable SavedModel: {' '.join(str(error).split())[:200]}") from error
         self._signatures = self._loaded.signatures
-        if "decode" not in self._signatures or "encode" not in self._signatures:
-            raise HCFlowError(f"{path} was not made by export/export_saved_model.py: it has no signatures encode and decode")
+        if "decode" not in self._signatures or "log_prob" not in self._signatures:
+            raise HCFlowError(f"{path} was not made by export/export_saved_model.py: it has no signatures decode and log_prob")
+        self.can_encode = "encode" in self._signatures
         inputs = self._signatures["decode"].structured_input_signature[1]
         self.latent_channels = tuple(inputs[name].shape[-1] for name in latent_names(len(inputs) - 1))
         self.scale = 2 ** len(self.latent_channels)
-        self.task = "rescaling" if "downscale" in self._signatures else "super_resolution"
+        self.makes_lr = "downscale" in self._signatures
 
     def decode(self, lr: np.ndarray, latents: Sequence[np.ndarray]) -> np.ndarray:
         """See `Runtime.decode`."""

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
         module = ServingModule(InferenceModel(model), args.max_pixels)
         tf.saved_model.save(module, str(temporary), signatures=module.signatures())
         largest = check(model, temporary)
-        requests = warmup_inputs(model.scale, model.flow.latent_channels, downscale=model.config.task == "rescaling")
+        requests = warmup_inputs(model.scale, model.latent_channels, downscale=model.config.makes_lr)
         write_warmup(temporary, model_name(args.output), requests)
         temporary.chmod(0o755)
         _put(temporary, target)

@@ -39,11 +39,12 @@ class ServingModule(tf.Module):
                 seed=tf.TensorSpec([None], tf.int64),
             ),
             "upscale_bytes": _concrete(self._upscale_bytes, image_bytes=STRINGS),
-            "encode": _concrete(self._encode, hr=FLOATS),
             "decode": _concrete(self._decode, lr=FLOATS, **latents),
             "log_prob": _concrete(self._log_prob, hr=FLOATS, lr=FLOATS),
         }
-        if self._folded.task == "rescaling":
+        if not self._folded.flow.needs_lr:
+            functions["encode"] = _concrete(self._encode, hr=FLOATS)
+        if self._folded.config.makes_lr:
             functions["downscale"] = _concrete(self._downscale, image=IMAGES)
             functions["downscale_bytes"] = _concrete(self._downscale_bytes, image_bytes=STRINGS)
         return {"serving_default": functions["upscale"], **functions}
@@ -76,7 +77,7 @@ class ServingModule(tf.Module):
 
     def _decode(self, lr: tf.Tensor, **latents: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.control_dependencies([self._check_size(tf.shape(lr)[1:3], 1)]):
-            return {HR: self._folded.decode(lr, [latents[name] for name in latent_names(len(latents))])}
+            return {HR: self._folded.decode(lr, [latents[name] for name in latent_names(len(latents))], guard=True)}
 
     def _log_prob(self, hr: tf.Tensor, lr: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.control_dependencies([self._check_size(tf.shape(hr)[1:3], self._folded.scale)]):

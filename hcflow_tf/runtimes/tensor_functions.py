@@ -19,7 +19,7 @@ def decoder(folded: InferenceModel, size: tuple[int, int] | None, *, latents: bo
     names = latent_names(len(folded.latent_channels)) if latents else []
 
     def decode(lr: tf.Tensor, **parts: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {HR: folded.decode(lr, [parts[name] for name in names] or None)}
+        return {HR: folded.decode(lr, [parts[name] for name in names] or None, guard=True)}
 
     shapes = latent_shapes(*size, folded.latent_channels) if size else [(None, None, c) for c in folded.latent_channels]
     specs = {name: tf.TensorSpec([size and 1, *shape], name=name) for name, shape in zip(names, shapes, strict=False)}

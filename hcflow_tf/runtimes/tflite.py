@@ -30,8 +30,7 @@ class TFLiteRuntime(Runtime):
         self.name = str(path)
         self._decode = _runner(path, DECODE)
         self._encode = _runner(encoder_path(path), ENCODE) if encoder_path(path).is_file() else None
-        self.can_encode = self._encode is not None
-        self.task = "rescaling" if self.can_encode else "super_resolution"
+        self.can_encode = self.makes_lr = self._encode is not None
         inputs = self._decode.get_input_details()
         names = latent_names(len(inputs) - 1)
         try:

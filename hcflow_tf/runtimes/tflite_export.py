@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> None:
         raise UsageError(f"--output {args.output}: the name must end in .tflite")
     model = frame.load(args)
 
-    from hcflow_tf.models.folded import InferenceModel, portable_atan
+    from hcflow_tf.bijectors.log_scales import portable_atan
+    from hcflow_tf.models.folded import InferenceModel
     from hcflow_tf.runtimes.tensor_functions import decoder, encoder
 
     target, *encoder_target = frame.decoder_files(args, model)
@@ -101,7 +102,7 @@ def quantize(content: bytes) -> bytes:
     Raises:
       HCFlowError: ai-edge-quantizer is not installed.
     """
-    from hcflow_tf.models.folded_layers import CONDITION_SCOPE, NETWORK_SCOPE
+    from hcflow_tf.bijectors.base import CONDITION_SCOPE, NETWORK_SCOPE
 
     try:
         from ai_edge_quantizer.qtyping import TFLOperationName

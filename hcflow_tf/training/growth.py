@@ -17,7 +17,11 @@ _GROWING = ("main_steps", "conditional_steps", "main_width", "conditional_width"
 
 def obstacles(old: ModelConfig, new: ModelConfig) -> list[str]:
     """The keys in which a model `new` is not a larger `old`; empty if `grow` can make it."""
-    fixed = [key for key in ("task", "scale", "rrdb_features") if getattr(old, key) != getattr(new, key)]
+    fixed = [
+        key
+        for key in ("task", "scale", "rrdb_features", "level_conditions", "lr_is_output")
+        if getattr(old, key) != getattr(new, key)
+    ]
     shrinking = [key for key in _GROWING if np.any(np.less(getattr(new, key), getattr(old, key)))]
     return fixed + shrinking
 
@@ -72,7 +76,7 @@ def _old_inputs(name: str, count: int, old: ModelConfig, new: ModelConfig) -> np
     inputs = np.arange(count)
     if "main_step" not in name and "trunk_" not in name:
         return inputs
-    if "main_step" in name and old.task == "super_resolution":
+    if "main_step" in name and not old.makes_lr:
         return inputs
     key = "rrdb_growth" if "trunk_" in name else "main_width"
     width, added = getattr(old, key), getattr(new, key) - getattr(old, key)

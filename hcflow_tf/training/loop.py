@@ -179,8 +179,7 @@ def _initialise(training_step: TrainingStep, data: TrainingData) -> None:
     if config.training.start_from:
         _load_start(model, config, config.training.start_from)
     else:
-        first_batch, _ = next(iter(data.dataset(0, config.training.batch_size).take(1)))
-        model.initialise_actnorm(first_batch)
+        model.initialise_actnorm(*next(iter(data.dataset(0, config.training.batch_size).take(1))))
     training_step.optimizer.read_weights()
 
 
@@ -251,7 +250,7 @@ def _go_back(run: RunDirectory, training_step: TrainingStep, progress: Progress,
 def _validate(run: RunDirectory, config: Config, training_step: TrainingStep, pairs: list[Pair], progress: Progress) -> None:
     with training_step.optimizer.averaged_weights():
         figures, pictures = validate(training_step.model, pairs, config.losses.quantization_levels)
-        score = figures["psnr_y" if config.model.task == "rescaling" else "psnr_rgb"]
+        score = figures["psnr_y" if config.model.makes_lr else "psnr_rgb"]
         if score > progress.best:
             progress.best = score
             run.save_best(training_step.model)

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from hcflow_tf import losses
+from hcflow_tf.bijectors import HierarchicalFlow
 from hcflow_tf.config import Config, LossConfig, OptimizerConfig
 from hcflow_tf.metrics.bits_per_dim import released_nll
 from hcflow_tf.models.hcflow import HCFlow
@@ -48,6 +49,8 @@ class TrainingStep:
     def __init__(self, config: Config, model: HCFlow, strategy: tf.distribute.Strategy):
         """Creates optimisers (and, where the recipe has them, discriminator and VGG) inside the strategy's scope."""
         self.config, self.model, self.strategy = config, model, strategy
+        # TensorFlow's remapper cannot fuse what a function also gives back for its gradient, and says so as an error.
+        tf.config.optimizer.set_experimental_options({"remapping": False})
         rates = config.optimizer
         self.features: Any = None
         self.discriminator: Any = None
@@ -168,29 +171,29 @@ class TrainingStep:
             noise["uniform"] = part(tf.random.stateless_uniform, list(hr.shape[1:]), 0)
         if set(terms) - {"nll"}:
             scale = self.model.scale
-            shapes = latent_shapes(hr.shape[1] // scale, hr.shape[2] // scale, self.model.flow.latent_channels)
+            shapes = latent_shapes(hr.shape[1] // scale, hr.shape[2] // scale, self.model.latent_channels)
             noise["normal"] = [part(tf.random.stateless_normal, shape, level) for level, shape in enumerate(shapes, 1)]
         return noise
 
     def _generator_losses(self, terms: Sequence[str], hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> Losses:
         """The named losses of the model, each [batch]."""
-        config, flow, result = self.config.losses, self.model.flow, {}
+        config, flow, result = self.config.losses, self.model.computed_flow(), {}
         if "nll" in terms:
             dequantised = hr + noise["uniform"] / config.quantization_levels
             log_prob, _ = losses.training_log_prob(flow, dequantised, lr)
             result["nll"] = released_nll(log_prob, hr.shape[1], hr.shape[2], quantization_levels=config.quantization_levels)
         source = lr
-        if self.model.config.task == "rescaling" and set(terms) - {"nll"}:
-            encoded, latents = self._encode(hr)
+        if self.model.config.makes_lr and set(terms) - {"nll"}:
+            encoded, latents = self._encode(flow, hr)
             source = losses.round_straight_through(encoded)
             if "lr" in terms:
                 result["lr"] = losses.lr_l2(encoded, lr, config.lr_chroma)
             if "latent" in terms:
                 result["latent"] = losses.latent_l2(latents)
         if "pixel" in terms:
-            result["pixel"] = losses.l1(hr, self._decode(source, noise, config.pixel_temperature))
+            result["pixel"] = losses.l1(hr, self._decode(flow, source, noise, config.pixel_temperature))
         if "perceptual" in terms or "adversarial" in terms:
-            sample = self._decode(source, noise, config.sample_temperature)
+            sample = self._decode(flow, source, noise, config.sample_temperature)
             if "perceptual" in terms:
                 result["perceptual"] = losses.l1(self.features(sample), self.features(hr))
             if "adversarial" in terms:
@@ -199,21 +202,21 @@ class TrainingStep:
 
     def _discriminator_losses(self, terms: Sequence[str], hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> Losses:
         """How well the discriminator tells hr from a sample, [batch]."""
-        source = lr
-        if self.model.config.task == "rescaling":
-            source = losses.round_straight_through(self._encode(hr)[0])
-        sample = tf.stop_gradient(self._decode(source, noise, self.config.losses.sample_temperature))
+        source, flow = lr, self.model.computed_flow()
+        if self.model.config.makes_lr:
+            source = losses.round_straight_through(self._encode(flow, hr)[0])
+        sample = tf.stop_gradient(self._decode(flow, source, noise, self.config.losses.sample_temperature))
         real = losses.adversarial(self.discriminator(hr, training=True), real=True)
         fake = losses.adversarial(self.discriminator(sample, training=True), real=False)
         return {"discriminator": real + fake}
 
-    def _encode(self, hr: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    def _encode(self, flow: HierarchicalFlow, hr: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """LR images, not rounded, and latents."""
-        (lr, *latents), _ = self.model.flow.forward_and_log_det(hr)
+        (lr, *latents), _ = flow.forward_and_log_det(hr)
         return self._clip(lr), latents
 
-    def _decode(self, lr: tf.Tensor, noise: dict, temperature: float) -> tf.Tensor:
-        hr = self.model.flow.inverse_and_log_det([lr, *(temperature * z for z in noise["normal"])])[0]
+    def _decode(self, flow: HierarchicalFlow, lr: tf.Tensor, noise: dict, temperature: float) -> tf.Tensor:
+        hr = flow.decode(lr, [temperature * z for z in noise["normal"]])
         return self._clip(hr)
 
     def _clip(self, image: tf.Tensor) -> tf.Tensor:

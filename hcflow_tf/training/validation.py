@@ -45,11 +45,11 @@ def validate(model: HCFlow, pairs: Iterable[Pair], quantization_levels: int = 25
 
 def _measure(model: HCFlow, hr: np.ndarray, lr: np.ndarray, levels: int) -> tuple[dict[str, float], list[np.ndarray]]:
     hr_batch, lr_batch = _to_float(hr), _to_float(lr)
-    encoded = model.encode(hr_batch)[0]
-    own_lr = round_straight_through(encoded)
-    figures = {"lr_psnr": psnr(_to_bytes(encoded), lr)}
-    source = own_lr
-    if model.config.task == "super_resolution":
+    encoded, figures = model.encode(hr_batch, lr_batch)[0], {}
+    if encoded is not None:
+        source = round_straight_through(encoded)
+        figures["lr_psnr"] = psnr(_to_bytes(encoded), lr)
+    if not model.config.makes_lr:
         source = lr_batch
         noise = np.random.default_rng(SEED).random(hr_batch.shape, np.float32) / levels
         log_prob = float(model.log_prob(hr_batch + noise, lr_batch)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import typing
@@ -66,48 +67,81 @@ def infer_config(shapes: Mapping[str, tuple[int, ...]]) -> ModelConfig:
         raise HCFlowError(f"not the weights of an HCFlow model: {key} would be {problem['input']}") from error
 
 
-def released_name(name: str, config: ModelConfig) -> str:
-    """The name in the authors' files of our weight `name` (see `HCFlow.named_weights`)."""
-    first, rest = name.split("/", 1)
-    level = int(first.removeprefix("level_")) - 1
-    part, *inner = rest.split("/")
-    if part.startswith("main_step_"):
-        layer = level * (config.main_steps + 2) + int(part.removeprefix("main_step_"))
-        return f"flow.layers.{layer}.{_step_name(inner)}"
-    prefix = f"flow.level{level}_condFlow"
-    if part.startswith("conditional_step_"):
-        step = int(part.removeprefix("conditional_step_")) - 1
-        return f"{prefix}.additional_flow_steps.{step}.{_step_name(inner)}"
-    if part == "gaussian":
-        return f"{prefix}.f.{_LEAF[inner[0]]}"
-    if inner[0] in ("conv_first", "conv_last"):
-        return f"{prefix}.{'conv_first' if inner[0] == 'conv_first' else 'trunk_conv1'}.{_LEAF[inner[1]]}"
-    _, trunk, block = inner[0].split("_")
-    dense, conv = inner[1].removeprefix("block_"), inner[2].removeprefix("conv_")
-    return f"{prefix}.RRDB_trunk{'ab'.index(trunk)}.{int(block) - 1}.RDB{dense}.conv{conv}.{_LEAF[inner[3]]}"
+PLAIN, CONVOLUTION, PER_CHANNEL, FACTORS = "plain", "convolution", "per channel", "factors"
+"""How an array lies in their files: as here; [out, in, h, w] for our [h, w, in, out]; [1, c, 1, 1] or [c, 1, 1] for our [c]."""
+
+_STEP = (
+    ("actnorm/bias", "actnorm.bias", PER_CHANNEL),
+    ("actnorm/log_scale", "actnorm.logs", PER_CHANNEL),
+    ("rotation/matrix", "permute.weight", PLAIN),
+    ("network/conv_{conv}/kernel", "affine.f.conv{conv}.weight", CONVOLUTION),
+    ("network/conv_{conv}/bias", "affine.f.conv{conv}.bias", PLAIN),
+    ("network/conv_{conv}/log_scale", "affine.f.conv{conv}.logs", FACTORS),
+    ("network/actnorm_{conv}/bias", "affine.f.conv{conv}.actnorm.bias", PER_CHANNEL),
+    ("network/actnorm_{conv}/log_scale", "affine.f.conv{conv}.actnorm.logs", PER_CHANNEL),
+)
+_CONV = (("kernel", "weight", CONVOLUTION), ("bias", "bias", PLAIN))
+_OURS, _THEIRS = "level_{level}", "flow.level{level_from_0}_condFlow"
+TABLE = (
+    *((f"{_OURS}/main_step_{{step}}/{ours}", f"flow.layers.{{layer}}.{theirs}", kind) for ours, theirs, kind in _STEP),
+    *(
+        (f"{_OURS}/conditional_step_{{step}}/{ours}", f"{_THEIRS}.additional_flow_steps.{{step_from_0}}.{theirs}", kind)
+        for ours, theirs, kind in _STEP
+    ),
+    *((f"{_OURS}/feature_extractor/conv_first/{ours}", f"{_THEIRS}.conv_first.{theirs}", kind) for ours, theirs, kind in _CONV),
+    *(
+        (
+            f"{_OURS}/feature_extractor/trunk_{letter}_{{block}}/block_{{dense}}/conv_{{conv}}/{ours}",
+            f"{_THEIRS}.RRDB_trunk{trunk}.{{block_from_0}}.RDB{{dense}}.conv{{conv}}.{theirs}",
+            kind,
+        )
+        for trunk, letter in enumerate("ab")
+        for ours, theirs, kind in _CONV
+    ),
+    *((f"{_OURS}/feature_extractor/conv_last/{ours}", f"{_THEIRS}.trunk_conv1.{theirs}", kind) for ours, theirs, kind in _CONV),
+    *((f"{_OURS}/gaussian/{ours}", f"{_THEIRS}.f.{theirs}", kind) for ours, theirs, kind in _CONV),
+    (f"{_OURS}/gaussian/log_scale", f"{_THEIRS}.f.logs", FACTORS),
+)
+"""Our name, their name, and how the array lies there; `names` fills in the numbers."""
 
 
-_LEAF = {"kernel": "weight", "bias": "bias", "log_scale": "logs", "matrix": "weight"}
+def names(config: ModelConfig) -> dict[str, tuple[str, str]]:
+    """Our name -> (their name, how the array lies there), for all names that a model of this config may have."""
+    ranges = {
+        "level": config.levels,
+        "step": max(config.main_steps, config.conditional_steps),
+        "block": max(config.rrdb_blocks),
+        "dense": 3,
+        "conv": 5,
+    }
+    found = {}
+    for ours, theirs, kind in TABLE:
+        used = [name for name in ranges if f"{{{name}}}" in ours]
+        for values in itertools.product(*(range(1, ranges[name] + 1) for name in used)):
+            numbers = dict(zip(used, values, strict=True))
+            numbers |= {f"{name}_from_0": value - 1 for name, value in numbers.items()}
+            # Their flow.layers counts a squeeze, K steps and a split for each level.
+            numbers["layer"] = numbers["level_from_0"] * (config.main_steps + 2) + numbers.get("step", 0)
+            found[ours.format(**numbers)] = (theirs.format(**numbers), kind)
+    return found
 
 
-def _step_name(inner: list[str]) -> str:
-    """actnorm/bias, rotation/matrix, network/conv_1/kernel, network/actnorm_1/bias in the authors' words."""
-    if inner[0] == "actnorm":
-        return f"actnorm.{_LEAF[inner[1]]}"
-    if inner[0] == "rotation":
-        return "permute.weight"
-    module, index = inner[1].split("_")
-    conv = f"affine.f.conv{index}"
-    return f"{conv}.actnorm.{_LEAF[inner[2]]}" if module == "actnorm" else f"{conv}.{_LEAF[inner[2]]}"
+def released_shape(shape: tuple[int, ...], kind: str) -> tuple[int, ...]:
+    """The shape in the authors' files of our array of this shape."""
+    if kind == CONVOLUTION:
+        height, width, inputs, outputs = shape
+        return (outputs, inputs, height, width)
+    return {PLAIN: shape, PER_CHANNEL: (1, *shape, 1, 1), FACTORS: (*shape, 1, 1)}[kind]
 
 
-def released_shape(name: str, shape: tuple[int, ...], released: str) -> tuple[int, ...]:
-    """The shape in the authors' files of our weight `name` of this shape."""
-    if len(shape) == 4:
-        return (shape[3], shape[2], shape[0], shape[1])
-    if "actnorm" in released:
-        return (1, shape[0], 1, 1)
-    return (shape[0], 1, 1) if name.endswith("log_scale") else shape
+def to_released(weights: Mapping[str, np.ndarray], config: ModelConfig) -> dict[str, np.ndarray]:
+    """Our weights under the authors' names, in their shapes and order (without their fixed Haar kernels)."""
+    table, state = names(config), {}
+    for name, array in weights.items():
+        theirs, kind = table[name]
+        ordered = array.transpose(3, 2, 0, 1) if kind == CONVOLUTION else array
+        state[theirs] = ordered.reshape(released_shape(array.shape, kind))
+    return state
 
 
 def map_released(
@@ -123,13 +157,15 @@ def map_released(
     Raises:
       HCFlowError: lists every missing, unexpected and misshapen entry.
     """
-    names = {name: released_name(name, config) for name in shapes}
+    table = names(config)
+    wanted = {name: table[name] for name in shapes}
+    theirs = {name for name, _ in wanted.values()}
     fixed = {name for name in state if name.endswith(".haar_weights")}
-    missing = sorted(set(names.values()) - set(state))
-    unexpected = sorted(set(state) - set(names.values()) - fixed)
+    missing = sorted(theirs - set(state))
+    unexpected = sorted(set(state) - theirs - fixed)
     misshapen = []
-    for name, released in names.items():
-        expected = released_shape(name, tuple(shapes[name]), released)
+    for name, (released, kind) in wanted.items():
+        expected = released_shape(tuple(shapes[name]), kind)
         if released in state and tuple(state[released].shape) != expected:
             misshapen.append(f"{released} is {tuple(state[released].shape)}, expected {expected}")
     problems = [
@@ -139,12 +175,11 @@ def map_released(
     ]
     if problems:
         raise HCFlowError(f"the weights do not fit {config.task} x{config.scale}: {'; '.join(problems)}")
-    return {name: _to_ours(state[released], shapes[name]) for name, released in names.items()}
+    return {
+        name: state[released].transpose(2, 3, 1, 0) if kind == CONVOLUTION else state[released].reshape(shapes[name])
+        for name, (released, kind) in wanted.items()
+    }
 
 
 def _listed(entries: list[str]) -> str:
     return ", ".join(entry[:MAX_NAME] for entry in entries[:MAX_LISTED]) + (", ..." if len(entries) > MAX_LISTED else "")
-
-
-def _to_ours(array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return array.transpose(2, 3, 1, 0) if array.ndim == 4 and len(shape) == 4 else array.reshape(shape)

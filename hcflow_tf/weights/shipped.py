@@ -14,7 +14,7 @@ DIRECTORY = pathlib.Path(__file__).parent / "shipped_models"
 ABOUT_FILE = "about.json"
 """Version of the model, and the SHA-256 of its files."""
 
-DEFAULT_MODEL = {"super_resolution": "sr-x4-compact", "rescaling": "rescale-x4-compact"}
+DEFAULT_MODEL = {"upscale": "sr-x4-compact", "downscale": "rescale-x4-compact"}
 """What `hcflow upscale` and `hcflow downscale` take without --model."""
 
 
@@ -50,11 +50,14 @@ def ship(run: str | os.PathLike, name: str, version: str) -> pathlib.Path:
     Returns:
       The directory in the package.
     """
-    from hcflow_tf.weights.store import CONFIG_FILE, WEIGHTS_FILE, load_model, save_model
+    from hcflow_tf.models.guard import ensure_guard
+    from hcflow_tf.weights.store import CONFIG_FILE, GUARD_FILE, WEIGHTS_FILE, load_model, save_model
 
     directory = DIRECTORY / name
-    save_model(load_model(run), directory)  # of the config only the model: the rest names folders of the training machine
-    files = {file: digest(directory / file) for file in (CONFIG_FILE, WEIGHTS_FILE)}
+    model = load_model(run)
+    ensure_guard(model)
+    save_model(model, directory)  # of the config only the model: the rest names folders of the training machine
+    files = {file: digest(directory / file) for file in (CONFIG_FILE, WEIGHTS_FILE, GUARD_FILE) if (directory / file).is_file()}
     about = {"name": name, "version": version, "sha256": files}
     write_atomically(directory / ABOUT_FILE, (json.dumps(about, indent=1) + "\n").encode())
     return directory

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import pathlib
@@ -14,7 +15,7 @@ import numpy as np
 
 from hcflow_tf.config import Config, ModelConfig, dump_config, load_config
 from hcflow_tf.support.errors import HCFlowError, UsageError
-from hcflow_tf.support.files import atomic_path, check_regular, expand_user, is_file
+from hcflow_tf.support.files import atomic_path, check_regular, expand_user, is_file, read_file, write_atomically
 from hcflow_tf.support.quiet import start_tensorflow
 from hcflow_tf.weights.shipped import list_models, shipped_model
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 CONFIG_FILE = "config.yaml"
 WEIGHTS_FILE = "weights.npz"
+GUARD_FILE = "guard.json"
+"""Caps on the standard deviations of samples, where the model needs them; see `hcflow_tf.models.guard`."""
 
 
 def find_model(path_or_name: str | os.PathLike) -> pathlib.Path:
@@ -55,7 +58,33 @@ def load_model(path_or_name: str | os.PathLike) -> HCFlow:
 
     model = HCFlow(config)
     assign_weights(model, weights, source=path_or_name)
+    model.set_guard(read_caps(find_model(path_or_name) / GUARD_FILE, model.latent_channels))
     return model
+
+
+def read_caps(path: pathlib.Path, latent_channels: Sequence[int]) -> list[list[float]] | None:
+    """The caps of each level and channel that a model directory keeps; None if there are none.
+
+    Raises:
+      HCFlowError: the file is not what `save_caps` writes for such a model.
+    """
+    if not is_file(path):
+        return None
+    try:
+        caps = [[float(cap) for cap in level] for level in json.loads(read_file(path, limit=2**20))["log_std_caps"]]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise HCFlowError(
+            f"{path} cannot be read ({type(error).__name__}): delete it, and the caps are measured again"
+        ) from error
+    if [len(level) for level in caps] != list(latent_channels) or any(math.isnan(cap) for level in caps for cap in level):
+        raise HCFlowError(f"{path} is not of this model: delete it, and the caps are measured again")
+    return caps
+
+
+def save_caps(caps: Sequence[Sequence[float]], directory: str | os.PathLike) -> None:
+    """Writes the caps of each level and channel into a model directory."""
+    text = json.dumps({"log_std_caps": [[round(cap, 4) for cap in level] for level in caps]})
+    write_atomically(pathlib.Path(directory) / GUARD_FILE, (text + "\n").encode())
 
 
 def read_model(path_or_name: str | os.PathLike) -> tuple[ModelConfig, dict[str, np.ndarray]]:
@@ -94,6 +123,10 @@ def save_model(model: HCFlow, directory: str | os.PathLike, config: Config | Non
     with atomic_path(directory / CONFIG_FILE) as temporary:
         temporary.write_text(text, encoding="utf-8")
         save_weights(model, directory / WEIGHTS_FILE)
+    if model.log_std_caps is not None:
+        save_caps(model.log_std_caps, directory)
+    else:
+        (directory / GUARD_FILE).unlink(missing_ok=True)  # of the model that was here before
 
 
 def save_weights(model: HCFlow, path: str | os.PathLike) -> None:

@@ -81,11 +81,9 @@ def _pth(seed: int) -> runs.Files:
     from fuzz.pickles import lying_pth
     from hcflow_tf.weights import released as weights
 
-    model, state = load_model(MODEL), {}
-    for name, variable in model.named_weights().items():
-        released = weights.released_name(name, model.config)
-        state[released] = np.zeros(weights.released_shape(name, tuple(variable.shape), released), np.float32)
-    return lying_pth(state, seed, mutated=250)
+    model = load_model(MODEL)
+    zeros = {name: np.zeros(variable.shape, np.float32) for name, variable in model.named_weights().items()}
+    return lying_pth(weights.to_released(zeros, model.config), seed, mutated=250)
 
 
 KINDS = {

@@ -1,0 +1,108 @@
+"""The guard: samples of pictures unlike photographs stay finite, and those of photographs as they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import hcflow_tf
+from hcflow_tf.models.folded import InferenceModel
+from hcflow_tf.models.guard import ensure_guard, measure_caps, needs_guard, sample_lr_images
+from hcflow_tf.runtimes.runtime import KerasRuntime
+from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.weights.store import GUARD_FILE, load_model, save_model
+
+
+@pytest.fixture(scope="module")
+def shipped() -> InferenceModel:
+    return InferenceModel(hcflow_tf.load_model("sr-x4-compact"))
+
+
+def unusual(size: int = 24) -> dict[str, np.ndarray]:
+    """LR pictures [1, size, size, 3] that a photograph does not look like."""
+    rng, (y, x) = np.random.default_rng(0), np.mgrid[:size, :size]
+    flat = {
+        "checkerboard": (x + y) % 2,
+        "dither": rng.random((size, size)) < x / size,
+        "stripes": x % 2,
+        "noise": np.clip(0.5 + rng.normal(0, 50 / 255, (size, size)), 0, 1),
+    }
+    return {name: np.repeat(np.asarray(value, np.float32)[None, :, :, None], 3, axis=-1) for name, value in flat.items()}
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.8, 1.2])
+def test_samples_of_unusual_pictures_are_finite(shipped, temperature):
+    exploded = 0
+    for name, lr in unusual().items():
+        for seed in range(3):
+            latents = shipped.draw_latents(lr.shape, temperature, seed)
+            guarded = shipped.decode(lr, latents, guard=True).numpy()
+            assert np.isfinite(guarded).all() and np.abs(guarded).max() < 10, (name, seed)
+            free = shipped.decode(lr, latents).numpy()
+            exploded += not np.isfinite(free).all() or np.abs(free).max() > 100
+    assert exploded >= 3  # without the guard: else this test would show nothing
+
+
+def test_photographs_hardly_change(shipped):
+    for lr in sample_lr_images(4, side=48)[:3]:
+        latents = shipped.draw_latents((1, *lr.shape), 0.8, 0)
+        free, guarded = (np.clip(shipped.decode(lr[None], latents, guard=guard), 0, 1) for guard in (False, True))
+        assert np.abs(free - guarded).mean() < 1.5 / 255
+
+
+def test_temperature_0_and_decode_are_exact(shipped):
+    lr = unusual()["noise"]
+    np.testing.assert_array_equal(shipped.sample(lr, 0.0, 0), shipped.sample(lr, 0.0, 0, guard=False))
+    model = hcflow_tf.load_model("sr-x4-compact")
+    latents = shipped.draw_latents(lr.shape, 0.3, 0)
+    np.testing.assert_allclose(shipped.decode(lr, latents), model.decode(lr, latents), atol=1e-3)
+
+
+def test_caps_are_kept_with_the_model_and_checked(tmp_path):
+    model = hcflow_tf.load_model("sr-x4-compact")
+    save_model(model, tmp_path / "m")
+    assert load_model(tmp_path / "m").log_std_caps == model.log_std_caps
+    (tmp_path / "m" / GUARD_FILE).write_text('{"log_std_caps": [[1.0]]}')
+    with pytest.raises(HCFlowError, match=r"guard.json is not of this model: delete it"):
+        load_model(tmp_path / "m")
+    (tmp_path / "m" / GUARD_FILE).write_text("{")
+    with pytest.raises(HCFlowError, match=r"guard.json cannot be read .*: delete it"):
+        load_model(tmp_path / "m")
+    model.set_guard(None)
+    save_model(model, tmp_path / "m")
+    assert not (tmp_path / "m" / GUARD_FILE).exists()
+
+
+def test_a_model_without_caps_gets_them_at_its_first_sample(tmp_path, monkeypatch):
+    from hcflow_tf.models import guard
+
+    model = hcflow_tf.load_model("sr-x4-compact")
+    model.set_guard(None)
+    save_model(model, tmp_path / "m")
+    monkeypatch.setattr(guard, "sample_lr_images", lambda scale: sample_lr_images(scale, side=24)[:2])
+    lr, shapes = unusual(16)["checkerboard"], [(1, 32, 32, 6), (1, 16, 16, 21)]
+    runtime = KerasRuntime(tmp_path / "m")
+    runtime.decode(lr, [np.zeros(shape, np.float32) for shape in shapes])
+    assert runtime._unguarded is not None  # temperature 0 needs none
+    latents = [0.8 * np.random.default_rng(0).standard_normal(shape).astype(np.float32) for shape in shapes]
+    assert np.isfinite(runtime.decode(lr, latents)).all() and runtime._unguarded is None
+    assert not np.isfinite(KerasRuntime(tmp_path / "m", guard=False).decode(lr, latents)).all()
+
+
+def test_bounded_and_rescaling_models_need_no_guard():
+    rescaling = hcflow_tf.load_model("rescale-x4-compact")
+    assert not needs_guard(rescaling)
+    ensure_guard(rescaling)
+    assert rescaling.log_std_caps is None
+
+
+def test_caps_are_the_quantile_of_what_the_photographs_need():
+    model = hcflow_tf.load_model("sr-x4-compact")
+    images = sample_lr_images(4, side=24)[:1]
+    caps = measure_caps(model, images)
+    seen: list[np.ndarray] = []
+    flow = model._guarded([[np.inf] * len(level) for level in caps])
+    flow.levels[1].gaussian.observe(lambda log_std: seen.append(log_std.numpy()))
+    flow.decode(tf.constant(images[0][None]), model.draw_latents((1, *images[0].shape), 0.8, 0))
+    np.testing.assert_allclose(caps[1], np.quantile(seen[-1].reshape(-1, 21), 0.99, axis=0), rtol=1e-5)
