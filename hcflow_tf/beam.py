@@ -22,13 +22,13 @@ from hcflow_tf.support.errors import HCFlowError, UsageError
 TAKES_OTHER_OPTIONS = True
 """`args.other_options` are those that are not ours."""
 
-DEFAULT_TASK = {"upscale": "super_resolution", "downscale": "rescaling", "evaluate": "super_resolution"}
+TASKS = ("upscale", "downscale", "evaluate")
 """Task -> kind of the shipped model that is taken without --model."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
-    parser.add_argument("--task", choices=tuple(DEFAULT_TASK), default="upscale", help="default upscale")
+    parser.add_argument("--task", choices=TASKS, default="upscale", help="default upscale")
     parser.add_argument("--model", help="as of hcflow upscale; workers must reach it (default: the shipped one for the task)")
     parser.add_argument("--input", nargs="+", required=True, metavar="PATTERN", help="files, such as 'gs://bucket/*.jpg'")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     check_patterns(args.input, FileSystems)
     if not FileSystems.exists(args.output):
         FileSystems.mkdirs(args.output)
-    model = args.model or DEFAULT_MODEL[DEFAULT_TASK[args.task]]
+    model = args.model or DEFAULT_MODEL["downscale" if args.task == "downscale" else "upscale"]
     work = beam_pipeline.Work(args.task, model, args.output, args.temperature, args.seed, args.tile)
     options = PipelineOptions(args.other_options)
     options.view_as(SetupOptions).save_main_session = False

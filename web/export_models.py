@@ -47,7 +47,7 @@ def some(values: np.ndarray) -> dict:
     return {"every": every, "values": [round(float(value), 5) for value in values.ravel()[::every]]}
 
 
-def export(task: str, name: str, folder: pathlib.Path) -> dict:
+def export(name: str, folder: pathlib.Path) -> dict:
     """Writes one model's files; returns its entry of models.json."""
     model = load_model(name)
     cost = measure(model.config, {key: weight.shape for key, weight in model.named_weights().items()})
@@ -63,7 +63,7 @@ def export(task: str, name: str, folder: pathlib.Path) -> dict:
         }
     return {
         "name": name,
-        "task": task,
+        "task": model.config.task,
         "scale": model.scale,
         "latent_channels": list(model.flow.latent_channels),
         "overlap": cost.overlap,
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("folder", type=pathlib.Path, help="folder to write to")
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
-    models = [export(task, name, folder) for task, name in DEFAULT_MODEL.items()]
+    models = [export(name, folder) for name in DEFAULT_MODEL.values()]
     (folder / "models.json").write_text(json.dumps(models, indent=1) + "\n", encoding="utf-8")
 
 
