@@ -9,7 +9,7 @@ import tensorflow as tf
 import hcflow_tf
 from hcflow_tf.models.folded import InferenceModel
 from hcflow_tf.models.guard import ensure_guard, measure_caps, needs_guard, sample_lr_images
-from hcflow_tf.runtimes.runtime import KerasRuntime
+from hcflow_tf.runtimes.runtime import KerasRuntime, open_runtime
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.weights.store import GUARD_FILE, load_model, save_model
 
@@ -106,3 +106,16 @@ def test_caps_are_the_quantile_of_what_the_photographs_need():
     flow.levels[1].gaussian.observe(lambda log_std: seen.append(log_std.numpy()))
     flow.decode(tf.constant(images[0][None]), model.draw_latents((1, *images[0].shape), 0.8, 0))
     np.testing.assert_allclose(caps[1], np.quantile(seen[-1].reshape(-1, 21), 0.99, axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_exports_carry_the_guard(shipped, kind, tmp_path):
+    from exports import export
+
+    path, lr = tmp_path / f"m.{kind}", unusual(16)["checkerboard"]
+    options = () if kind == "onnx" else ("--lr-size", "16x16")
+    assert export(kind, "--model", "sr-x4-compact", "--output", path, *options, guard=True) == 0
+    latents = [z.numpy() for z in shipped.draw_latents(lr.shape, 0.8, 0)]
+    decoded = open_runtime(path).decode(lr, latents)
+    expected = shipped.decode(lr, latents, guard=True).numpy()
+    assert np.abs(decoded - expected).max() < 1e-3 * np.abs(expected).max()
