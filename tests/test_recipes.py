@@ -17,7 +17,7 @@ from hcflow_tf.networks import discriminator
 from hcflow_tf.training.flat_adam import FlatAdam
 from hcflow_tf.training.step import TrainingStep
 from hcflow_tf.training.strategy import make_strategy
-from hcflow_tf.weights import released
+from hcflow_tf.weights import released, state_dict
 from hcflow_tf.weights.store import assign_weights
 
 PARITY = pathlib.Path(__file__).parent / "fixtures/parity"
@@ -143,7 +143,7 @@ def gan():
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(discriminator, "CHANNELS", (4, 8, 16, 32, 32))
-        patch.setattr(released, "read_state_dict", lambda path: part["netF"])
+        patch.setattr(state_dict, "read_state_dict", lambda path: part["netF"])
         sizes = "{scale: 4, main_steps: 1, conditional_steps: 1, main_width: 4, conditional_width: 4, rrdb_blocks: [1, 1]}"
         file = PARITY / "gan_step_tiny.pth"  # stands for the state dict that the fixture's .npz holds
         patch.setattr(pathlib.Path, "is_file", lambda path, is_file=pathlib.Path.is_file: path == file or is_file(path))

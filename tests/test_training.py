@@ -21,7 +21,7 @@ from hcflow_tf.training.growth import grow, obstacles
 from hcflow_tf.training.loop import train
 from hcflow_tf.training.step import decay, update_terms
 from hcflow_tf.training.strategy import make_strategy
-from hcflow_tf.weights import released
+from hcflow_tf.weights import state_dict
 from hcflow_tf.weights.store import assign_weights, load_model, save_model
 
 pytestmark = pytest.mark.usefixtures("eager")
@@ -135,7 +135,7 @@ def test_vgg_weights_that_cannot_be_had(tmp_path, monkeypatch):
     with pytest.raises(HCFlowError, match=r"cannot load VGG19 weights from .*broken\.h5"):
         VGGFeatures(str(tmp_path / "broken.h5"))
     (tmp_path / "other.pth").touch()
-    monkeypatch.setattr(released, "read_state_dict", lambda path: {"conv.weight": np.zeros((4, 3, 3, 3))})
+    monkeypatch.setattr(state_dict, "read_state_dict", lambda path: {"conv.weight": np.zeros((4, 3, 3, 3))})
     with pytest.raises(HCFlowError, match=r"other\.pth does not hold torchvision's VGG19: 'features\.0\.weight'"):
         VGGFeatures(str(tmp_path / "other.pth"))
     monkeypatch.setattr(keras.src.applications.vgg19, "WEIGHTS_PATH_NO_TOP", "http://127.0.0.1:9/vgg19.h5")
