@@ -3,8 +3,8 @@
 A super-resolution model restores the LR images of --lr or, without it, MATLAB's bicubic of HR; a rescaling model makes
 its own LR images, rounded to 8 bits, and --lr is only what they are compared with. Figures are of 8-bit images after
 cropping `scale` pixels at each border, one row per temperature, means over the images; with --samples, means over the
-samples, too. NIQE and BRISQUE need no HR image and, by their own conventions, are of the whole image (niqe_y: of Y, cropped);
-an image that has none, because it is too small or constant, fails.
+samples, too. LPIPS, NIQE and BRISQUE are of the whole image (niqe_y: of Y, cropped), the last two without the HR image; an
+image that has no such figure, because it is too small or constant, fails.
 
 The images of another program are measured with --images DIR in place of --model: matched with those of --hr by name (the
 same stem, or that and a suffix such as x4 or _out), and of the same size. With --lr, the LR images that it was given:
@@ -16,6 +16,8 @@ Of models:
   diversity     standard deviation of the samples per pixel, 0..255 (two samples or more)
   consistency   dB between SR and HR after bicubic downscaling (super-resolution)
   lr_psnr       dB between the encoder's LR image and the true one
+  ntire_diversity, ntire_lr_psnr
+                the figures of the NTIRE 2021 challenge, from several samples with --metrics lpips (super-resolution)
   bits_per_dim  cost of coding HR given LR (super-resolution; tiles add up where an image needs them)
 """
 
@@ -43,8 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=batch.temperature, nargs="+", metavar="T", help="default 0 0.8, for rescaling models 0"
     )
     parser.add_argument("--samples", type=batch.positive_int, metavar="N", help="images per temperature (default 1)")
+    known = "psnr ssim (default), lpips, lpips_vgg, niqe, niqe_y, brisque"
+    parser.add_argument("--metrics", nargs="+", metavar="NAME", default=["psnr", "ssim"], help=known)
     parser.add_argument(
-        "--metrics", nargs="+", metavar="NAME", default=["psnr", "ssim"], help="psnr ssim (default), niqe, niqe_y, brisque"
+        "--lpips-weights",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="torchvision's alexnet-owt-7be5be79.pth (lpips), vgg16-397923af.pth (lpips_vgg); else downloaded once",
     )
     parser.add_argument("--seed", type=batch.seed, metavar="N", help="of the latents (default 0)")
     parser.add_argument("--output", metavar="report.json", help="write all figures, per image, as JSON")
@@ -63,11 +71,11 @@ def run(args: argparse.Namespace) -> int:
     from hcflow_tf.runtimes.runtime import open_runtime
     from hcflow_tf.support.files import write_atomically
 
-    _check_metrics(args.metrics)
+    find_images(args.hr)  # a wrong folder is told before the model is loaded
+    _check_metrics(args)
     if args.images is not None:
         return _run_on_images(args)
     args.samples, args.seed = args.samples or 1, args.seed or 0
-    find_images(args.hr)  # a wrong folder is told before the model is loaded
     scaler = Scaler(open_runtime(args.model, scale=args.scale, guard=not args.no_guard), args.tile)
     pairs = pair_names(args.hr, args.lr, scaler.scale) if args.lr else [Pair(path) for path in find_images(args.hr)]
     temperatures = _temperatures(args, scaler.runtime)
@@ -96,8 +104,8 @@ def _run_on_images(args: argparse.Namespace) -> int:
     from hcflow_tf.support.errors import UsageError
     from hcflow_tf.support.files import check_targets, write_atomically
 
-    for option in ("temperature", "samples", "seed", "save_images", "tile"):
-        if getattr(args, option) is not None:
+    for option in ("temperature", "samples", "seed", "save_images", "tile", "no_guard"):
+        if getattr(args, option) is not None and getattr(args, option) is not False:
             raise UsageError(f"--{option.replace('_', '-')} is for --model; --images has one image per HR image, made already")
     scale = args.scale or 4
     outputs = match_outputs(args.images, args.hr, args.lr, scale)
@@ -107,7 +115,7 @@ def _run_on_images(args: argparse.Namespace) -> int:
     work, images = batch.Batch("evaluate"), {}
 
     def measure(output) -> str:
-        images[output.pair.hr.name] = measure_output(output, scale, args.metrics)
+        images[output.pair.hr.name] = measure_output(output, scale, args.metrics, args.lpips)
         return _note(images[output.pair.hr.name])
 
     work.run(outputs, lambda output: output.sr.name, measure)
@@ -134,7 +142,7 @@ def _evaluate(scaler, pair, temperatures: list[float], args: argparse.Namespace)
     except HCFlowError as error:
         raise HCFlowError(f"{error}; {args.model} is for x{scaler.scale}") from error
     check_measurable(pair.hr, hr, scaler.scale)
-    evaluation, by_temperature = Evaluation(scaler, hr, lr, seed=args.seed, metrics=args.metrics), {}
+    evaluation, by_temperature = Evaluation(scaler, hr, lr, seed=args.seed, metrics=args.metrics, lpips=args.lpips), {}
     for temperature in temperatures:
         try:
             restored, by_temperature[str(temperature)] = evaluation.sample(temperature, args.samples)
@@ -146,13 +154,16 @@ def _evaluate(scaler, pair, temperatures: list[float], args: argparse.Namespace)
     return by_temperature
 
 
-def _check_metrics(names: list[str]) -> None:
+def _check_metrics(args: argparse.Namespace) -> None:
+    """Replaces the names of weight files by what they measure."""
+    from hcflow_tf.metrics.lpips import open_lpips
     from hcflow_tf.metrics.report import METRICS
     from hcflow_tf.support.errors import UsageError
 
-    for name in names:
+    for name in args.metrics:
         if name not in METRICS:
             raise UsageError(f"--metrics {name}: there is no such metric; known: {', '.join(METRICS)}")
+    args.lpips = open_lpips(args.metrics, args.lpips_weights)
 
 
 def _note(figures: dict[str, float]) -> str:

@@ -152,4 +152,5 @@ def test_evaluate_metrics(tmp_path, capsys):
     assert report["images"]["a.png"]["brisque"] == report["mean"]["brisque"]
     assert "psnr_y" not in report["mean"]
     assert cli.execute("evaluate", [*arguments[:-2], "nique"]) == 2
-    assert "--metrics nique: there is no such metric; known: psnr, ssim, niqe, niqe_y, brisque" in capsys.readouterr().err
+    known = "psnr, ssim, lpips, lpips_vgg, niqe, niqe_y, brisque"
+    assert f"--metrics nique: there is no such metric; known: {known}" in capsys.readouterr().err

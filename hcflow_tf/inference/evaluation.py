@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from hcflow_tf.data.resize import imresize
 from hcflow_tf.images.images import ImageError, quantize
 from hcflow_tf.inference.scaling import Scaler
 from hcflow_tf.metrics.bits_per_dim import bits_per_dim
 from hcflow_tf.metrics.consistency import consistency
 from hcflow_tf.metrics.diversity import diversity
+from hcflow_tf.metrics.lpips import Lpips, ntire_diversity
 from hcflow_tf.metrics.psnr import psnr
 from hcflow_tf.metrics.report import DEFAULT_METRICS, METRICS, VERSION, image_metrics
 
@@ -43,7 +45,14 @@ class Evaluation:
     """
 
     def __init__(
-        self, scaler: Scaler, hr: np.ndarray, lr: np.ndarray, *, seed: int = 0, metrics: Sequence[str] = DEFAULT_METRICS
+        self,
+        scaler: Scaler,
+        hr: np.ndarray,
+        lr: np.ndarray,
+        *,
+        seed: int = 0,
+        metrics: Sequence[str] = DEFAULT_METRICS,
+        lpips: Mapping[str, Lpips] | None = None,
     ):
         """Prepares the image; `sample` measures.
 
@@ -53,8 +62,10 @@ class Evaluation:
           lr: [h, w, 3] uint8.
           seed: of the latents and the dequantisation noise.
           metrics: of `report.METRICS`.
+          lpips: as `report.image_metrics` takes it.
         """
-        self._scaler, self._hr, self._lr, self._seed, self._names = scaler, hr, lr, seed, metrics
+        self._scaler, self._hr, self._lr, self._seed = scaler, hr, lr, seed
+        self._names, self._lpips = metrics, lpips or {}
         self._makes_lr = scaler.runtime.makes_lr
         encoded = quantize(scaler.downscale(_to_float(hr))) if scaler.runtime.can_encode else None
         self.given_lr = encoded if self._makes_lr and encoded is not None else lr
@@ -72,11 +83,14 @@ class Evaluation:
 
     def _metrics(self, images: list[np.ndarray]) -> Metrics:
         scale = self._scaler.scale
-        metrics = mean_metrics([image_metrics(image, self._hr, scale, self._names) for image in images])
+        metrics = mean_metrics([image_metrics(image, self._hr, scale, self._names, self._lpips) for image in images])
         if len(images) > 1:
             metrics["diversity"] = diversity(images)
         if not self._makes_lr:
             metrics["consistency"] = float(np.mean([consistency(image, self._hr, scale) for image in images]))
+            if "lpips" in self._lpips and len(images) > 1:
+                metrics["ntire_diversity"] = ntire_diversity(images, self._hr, self._lpips["lpips"])
+                metrics["ntire_lr_psnr"] = float(np.mean([psnr(imresize(image, 1 / scale), self._lr) for image in images]))
         return metrics | self._independent
 
     def _independent_of_temperature(self, encoded: np.ndarray | None) -> Metrics:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from hcflow_tf.images.images import ImageError, read_image
 from hcflow_tf.inference.evaluation import Metrics, check_measurable
 from hcflow_tf.metrics.consistency import consistency
 from hcflow_tf.metrics.images import UndefinedError
+from hcflow_tf.metrics.lpips import Lpips
 from hcflow_tf.metrics.psnr import psnr
 from hcflow_tf.metrics.report import image_metrics
 from hcflow_tf.support.errors import HCFlowError
@@ -63,8 +64,8 @@ def match_outputs(
     return [Output(found[key], pair) for key, pair in by_stem.items()]
 
 
-def measure_output(output: Output, scale: int, metrics: Sequence[str]) -> Metrics:
-    """The figures of one image: `metrics` (see `report.image_metrics`), consistency and, with an LR image, ntire_lr_psnr.
+def measure_output(output: Output, scale: int, metrics: Sequence[str], lpips: Mapping[str, Lpips] | None = None) -> Metrics:
+    """The figures of one image: those of `report.image_metrics`, consistency and, with an LR image, ntire_lr_psnr.
 
     Compared is the part of HR that is a multiple of the scale, as when a model is evaluated.
 
@@ -84,7 +85,7 @@ def measure_output(output: Output, scale: int, metrics: Sequence[str]) -> Metric
         raise ImageError(f"{output.sr}: expected colours as in {output.pair.hr}, found a gray image")
     sr = sr[: hr.shape[0], : hr.shape[1]]
     try:
-        figures = image_metrics(sr, hr, scale, metrics) | {"consistency": consistency(sr, hr, scale)}
+        figures = image_metrics(sr, hr, scale, metrics, lpips) | {"consistency": consistency(sr, hr, scale)}
     except UndefinedError as error:
         raise ImageError(f"{output.sr}: {error}") from error
     return figures | ({} if lr is None else {"ntire_lr_psnr": psnr(imresize(sr, 1 / scale), lr_cut)})

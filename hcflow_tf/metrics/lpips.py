@@ -1,0 +1,133 @@
+"""LPIPS of 8-bit images, and the diversity score that the NTIRE 2021 challenge computes from it."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from hcflow_tf.metrics.images import UndefinedError, check_pair
+from hcflow_tf.support.errors import HCFlowError, UsageError
+
+NETWORK = {"lpips": "alex", "lpips_vgg": "vgg"}
+"""Metric -> backbone."""
+FILES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
+"""torchvision's, named after the first digits of their SHA-256."""
+ADDRESS = "https://download.pytorch.org/models/"
+CACHE = pathlib.Path("~/.cache/hcflow_tf")
+
+
+class Lpips:
+    """One of the two distances, ready to measure; a callable like the other metrics of pairs."""
+
+    def __init__(self, network: str, state: dict[str, np.ndarray], dtype: str = "float32"):
+        """Args: network and state as `networks.lpips.LPIPS` takes them; dtype, of the computation.
+
+        Raises:
+          HCFlowError: the state is not of this network.
+        """
+        from hcflow_tf.networks.lpips import LPIPS, MIN_SIDE
+
+        self._layer, self._min_side = LPIPS(network, state, dtype=dtype), MIN_SIDE[network]
+
+    def __call__(self, image: np.ndarray, reference: np.ndarray) -> float:
+        """LPIPS of two images [H, W, 3] RGB, uint8 or float on the 0..255 scale, whole, no border cropped.
+
+        Raises:
+          HCFlowError: not such images, or their shapes differ.
+          UndefinedError: they are too small for the network.
+        """
+        pair = self._check(image, reference)
+        return float(self._layer(tuple(pair[:, None]))[0])
+
+    def spatial(self, image: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        """The distance at each pixel, [H, W]; arguments and errors as for a call."""
+        return self._layer.spatial(*self._check(image, reference)[:, None])[0].numpy()
+
+    def _check(self, image: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        image, reference = check_pair(image, reference)
+        if image.ndim != 3 or image.shape[-1] != 3:
+            raise HCFlowError(f"expected an RGB image [H, W, 3], got shape {image.shape}")
+        if min(image.shape[:2]) < self._min_side:
+            side, (height, width) = self._min_side, image.shape[:2]
+            raise UndefinedError(f"LPIPS needs at least {side} x {side} pixels, got {height} x {width}")
+        return np.stack([image, reference]).astype(self._layer.compute_dtype) / 255
+
+
+def ntire_diversity(samples: Sequence[np.ndarray], reference: np.ndarray, lpips: Lpips) -> float:
+    """How much better the best of the samples is when chosen at each pixel than as a whole, in percent.
+
+    100 (g - l) / g with the least mean distance of a sample g, and l the mean over the pixels of the least distance there
+    (Lugmayr, Danelljan and Timofte, NTIRE 2021 Learning the Super-Resolution Space Challenge, section 2.2; 10 samples).
+
+    Args:
+      samples: at least two images [H, W, 3].
+      reference: the HR image, [H, W, 3].
+      lpips: with AlexNet, as the challenge has it.
+
+    Raises:
+      HCFlowError: fewer than two samples; as `Lpips`.
+    """
+    if len(samples) < 2:
+        raise HCFlowError(f"the diversity score needs at least two images, got {len(samples)}")
+    maps = np.stack([lpips.spatial(sample, reference) for sample in samples]).astype(np.float64)
+    best = maps.mean(axis=(1, 2)).min()
+    return float(100 * (best - maps.min(axis=0).mean()) / best) if best else 0.0
+
+
+def open_lpips(metrics: Sequence[str], files: Sequence[str | os.PathLike] = ()) -> dict[str, Lpips]:
+    """The measures that are among `metrics`, backbones from `files` or, for those not there, downloaded once.
+
+    Raises:
+      UsageError: a file that no metric needs.
+      HCFlowError: a file cannot be read or is of another network; no network connection.
+    """
+    from hcflow_tf.support.quiet import start_tensorflow
+    from hcflow_tf.weights.state_dict import read_state_dict
+
+    wanted = {NETWORK[name]: name for name in metrics if name in NETWORK}
+    if not wanted and not files:
+        return {}
+    start_tensorflow()
+    from hcflow_tf.networks.lpips import network_of
+
+    states: dict[str, tuple[pathlib.Path, dict[str, np.ndarray]]] = {}
+    for file in map(pathlib.Path, files):
+        state = read_state_dict(file)
+        network = network_of(state)
+        if network is None:
+            found = f"found {len(state)} entries such as {next(iter(state), 'none')[:80]}"
+            raise HCFlowError(f"{file}: expected torchvision's AlexNet or VGG16 with features.0.weight, {found}")
+        if network not in wanted:
+            raise UsageError(f"--lpips-weights {file}: is for {_metric(network)}, which --metrics does not name")
+        states[network] = file, state
+    opened = {}
+    for network, name in wanted.items():
+        if network not in states:
+            states[network] = (file := _download(network)), read_state_dict(file)
+        file, state = states[network]
+        try:
+            opened[name] = Lpips(network, state)
+        except HCFlowError as error:
+            raise HCFlowError(f"{file}: {error}") from error
+    return opened
+
+
+def _download(network: str) -> pathlib.Path:
+    from hcflow_tf.weights.download import digest, fetch
+
+    name = FILES[network]
+    try:
+        path = fetch(ADDRESS + name, CACHE / name)
+    except HCFlowError as error:
+        raise HCFlowError(f"{_metric(network)} needs {name}: {error}; or give the file as --lpips-weights") from error
+    start, actual = pathlib.Path(name).stem.rpartition("-")[2], digest(path)
+    if not actual.startswith(start):
+        raise HCFlowError(f"{path} has SHA-256 {actual}, expected one that begins with {start}; delete it and try again")
+    return path
+
+
+def _metric(network: str) -> str:
+    return next(name for name, backbone in NETWORK.items() if backbone == network)
