@@ -152,7 +152,7 @@ def test_failed_check_leaves_no_file(super_resolution, tmp_path, monkeypatch, ca
 
     def wrong(folded, size, *, latents):
         decode = folded.decode
-        monkeypatch.setattr(folded, "decode", lambda lr, z: decode(lr, z) * 1.01)
+        monkeypatch.setattr(folded, "decode", lambda lr, z, guard: decode(lr, z, guard=guard) * 1.01)
         return decoder(folded, size, latents=latents)
 
     monkeypatch.setattr(tensor_functions, "decoder", wrong)
