@@ -10,6 +10,7 @@ import json
 import pathlib
 
 import numpy as np
+import onnx
 
 from hcflow_tf.export import script
 from hcflow_tf.inference.scaling import Scaler
@@ -47,6 +48,35 @@ def some(values: np.ndarray) -> dict:
     return {"every": every, "values": [round(float(value), 5) for value in values.ravel()[::every]]}
 
 
+def pad_channels(path: pathlib.Path) -> None:
+    """Gives every spatial convolution a number of input channels that 4 divides, by zeros that change nothing.
+
+    ONNX Runtime 1.30's WebGPU convolution computes something else for 6 channels, and probably for others that 3 divides.
+    """
+    file = onnx.load(path)
+    graph = file.graph
+    weights = {weight.name.removesuffix("_float16"): weight for weight in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        if node.op_type == "Conv" and node.input[1] in weights:
+            weight = weights[node.input[1]]
+            values = onnx.numpy_helper.to_array(weight)
+            channels, height, width = values.shape[1:]
+            if height * width > 1 and channels > 3 and (missing := -channels % 4):
+                padded = np.pad(values, [(0, 0), (0, missing), (0, 0), (0, 0)])
+                weight.CopyFrom(onnx.numpy_helper.from_array(padded, weight.name))
+                name = f"{node.output[0]}_input"
+                pads = onnx.numpy_helper.from_array(np.array([0, 0, 0, 0, 0, missing, 0, 0], np.int64), f"{name}_pads")
+                graph.initializer.append(pads)
+                nodes.append(onnx.helper.make_node("Pad", [node.input[0], pads.name], [name], name=name))
+                node.input[0] = name
+        nodes.append(node)
+    del graph.node[:], graph.value_info[:]  # inferred shapes: some are others now
+    graph.node.extend(nodes)
+    onnx.checker.check_model(file, full_check=True)
+    path.write_bytes(file.SerializeToString())
+
+
 def export(name: str, folder: pathlib.Path) -> dict:
     """Writes one model's files; returns its entry of models.json."""
     model = load_model(name)
@@ -57,10 +87,12 @@ def export(name: str, folder: pathlib.Path) -> dict:
         options = ["--model", name, "--output", str(path), "--precision", precision, "--overwrite"]
         if code := script("onnx", options):
             raise SystemExit(code)
-        parts = {"decoder": path, "encoder": encoder_path(path)}
-        files[precision] = {
-            part: {"file": file.name, "bytes": file.stat().st_size} for part, file in parts.items() if file.is_file()
-        }
+        parts = {part: file for part, file in (("decoder", path), ("encoder", encoder_path(path))) if file.is_file()}
+        if precision == "float32":
+            stored = probe(path)
+        for file in parts.values():
+            pad_channels(file)
+        files[precision] = {part: {"file": file.name, "bytes": file.stat().st_size} for part, file in parts.items()}
     return {
         "name": name,
         "task": model.config.task,
@@ -68,7 +100,7 @@ def export(name: str, folder: pathlib.Path) -> dict:
         "latent_channels": list(model.flow.latent_channels),
         "overlap": cost.overlap,
         "decode_bytes": cost.decode_bytes,
-        "probe": probe(folder / f"{name}.float32.onnx"),
+        "probe": stored,
         "files": files,
     }
 

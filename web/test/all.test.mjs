@@ -338,13 +338,13 @@ describe("page", { skip }, () => {
       await other.waitForFunction(() => document.getElementById("where").textContent);
       if (!(await other.textContent("#where")).includes("WebGPU.")) return test.skip("this Chromium has no WebGPU in software");
       await other.waitForSelector("#precision option", { state: "attached" });
-      await other.setInputFiles("#file", file("colour.png"));
+      await other.setInputFiles("#file", file("tiny.png"));
       await other.click("#start");
       await other.waitForSelector("#result:not([hidden]), #message:not(:empty)");
       assert.equal(await other.textContent("#message"), "");
       test.diagnostic(await other.textContent("#note"));
       const [download] = await Promise.all([other.waitForEvent("download"), other.click("#download")]);
-      const largest = difference((await readPng(await download.path())).rgb, (await readPng(file("upscaled/colour.png"))).rgb);
+      const largest = difference((await readPng(await download.path())).rgb, (await readPng(file("upscaled/tiny.png"))).rgb);
       assert.ok(largest < 1.01, `${largest} levels`);
     } finally {
       await browser.close();

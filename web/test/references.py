@@ -42,6 +42,7 @@ def pictures(folder: pathlib.Path) -> None:
     hole[20:27, 30:41] = 0
     small.putalpha(Image.fromarray(hole))
     small.save(folder / "transparent.png")
+    small.convert("RGB").crop((20, 16, 44, 36)).save(folder / "tiny.png")
     wide = np.asarray(small.convert("L")).astype(np.uint16) * 257 + 11
     Image.fromarray(wide).save(folder / "sixteen.png")
     exif = Image.Exif()
@@ -60,7 +61,7 @@ def pictures(folder: pathlib.Path) -> None:
 def main(folder: pathlib.Path) -> None:
     """Writes everything into the folder."""
     pictures(folder)
-    names = ("colour", "gray", "palette", "transparent", "sixteen", "turned")
+    names = ("colour", "gray", "palette", "transparent", "sixteen", "turned", "tiny")
     hcflow("upscale", *(folder / f"{name}.png" for name in names), "-o", folder / "upscaled")
     sampling = ("--temperature", "0.8", "--seed", "7")
     hcflow("upscale", folder / "colour.png", "-o", folder / "samples", *sampling, "--samples", "2", "--uncertainty")
