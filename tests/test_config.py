@@ -18,7 +18,7 @@ RECIPES = (
     "sr_x4_compact", "sr_x4_compact_nll", "rescale_x4_compact",
 )  # fmt: skip
 START_FROM = (
-    "training.start_from: these losses (pixel beside nll, perceptual, adversarial) diverge from scratch; "
+    "training.start_from: these losses (pixel beside nll, perceptual, lpips, adversarial) diverge from scratch; "
     "name the directory of a trained or converted model to fine-tune"
 )
 
@@ -130,7 +130,7 @@ def test_overrides_reach_every_level():
             "data: {train: {hr: [a, b], lr: c}}",
             "data.train: lr names 1 folders and hr 2: give one LR folder for each HR folder",
         ),
-        ("losses: {nll: 0}", "losses: nll, pixel, perceptual and adversarial are all 0, nothing would be trained"),
+        ("losses: {nll: 0}", "losses: nll, pixel, perceptual, lpips and adversarial are all 0, nothing would be trained"),
         ("losses: {pixel: 1}", START_FROM),
         ("losses: {perceptual: 5e-2}", START_FROM),
         ("losses: {adversarial: 0.5}", START_FROM),

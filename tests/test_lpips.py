@@ -11,6 +11,7 @@ import pth
 import pytest
 import tensorflow as tf
 from tiny import photograph, tiny_model
+from training_runs import batch, make_config, make_step
 
 from hcflow_tf.data.resize import imresize
 from hcflow_tf.images.images import read_image, write_image
@@ -172,3 +173,16 @@ def test_evaluate(alex, tmp_path, monkeypatch, capsys):
     assert report["mean"]["lpips"] == pytest.approx(measure(samples[0], hr), rel=1e-5)
     assert cli.execute("evaluate", [*arguments, "--overwrite", "--metrics", "lpips", "--lpips-weights", "hr/a.png"]) == 1
     assert "hr/a.png is not a PyTorch state dict" in capsys.readouterr().err
+
+
+def test_training_on_it(alex, tmp_path):
+    path = pth.save(alex, tmp_path / "alex.pth")
+    settings = ["training.start_from=x", "losses.nll=0", "losses.lpips=1", f"losses.lpips_weights={path}", "data.crop_size=32"]
+    model, step = make_step(make_config(*settings, "training.batch_size=2"))
+    hr, lr = (tf.constant(array) for array in batch(2, 32))
+    before = [variable.numpy() for variable in model.weights]
+    values, skipped = step(hr, lr, 0)
+    assert not skipped
+    assert set(values) == {"lpips"}
+    assert values["lpips"] > 0
+    assert any(not np.array_equal(a, b.numpy()) for a, b in zip(before, model.weights, strict=True))

@@ -161,18 +161,22 @@ class LossConfig(_Section):
     """L2 of the latents (rescaling)."""
     perceptual: Weight = 0.0
     """L1 between VGG19 features, last convolution of block 5 before its ReLU."""
+    lpips: Weight = 0.0
+    """LPIPS between the sample and the HR image."""
     adversarial: Weight = 0.0
     """Vanilla GAN with logits."""
     sample_temperature: Weight = 0.9
-    """Temperature of the sample that the perceptual and the adversarial loss see."""
+    """Temperature of the sample that the perceptual, the LPIPS and the adversarial loss see."""
     separate_updates: Switch = True
-    """One optimiser step each for NLL, for pixel + lr + latent, and for perceptual + adversarial, as the released
+    """One optimiser step each for NLL, for pixel + lr + latent, and for perceptual + lpips + adversarial, as the released
     SR recipe does; false takes one step on the sum of all."""
     clip: Switch = True
     """Decoded images are clipped to [0, 1] before every loss, and rescaling's LR image before its loss and the decoder, as in
     the released recipes: no gradient where a value lies outside. False compares them as they are."""
     vgg_weights: str | None = None
     """File of VGG19 weights, of keras.applications (.h5) or torchvision (.pth); None downloads the former."""
+    lpips_weights: str | None = None
+    """torchvision's file (.pth) of AlexNet or VGG16; None downloads AlexNet's."""
 
 
 class OptimizerConfig(_Section):
@@ -257,17 +261,21 @@ class Config(_Section):
 
     def _loss_problems(self) -> Iterator[str]:
         losses = self.losses
-        if not any((losses.nll, losses.pixel, losses.perceptual, losses.adversarial)):
-            yield "losses: nll, pixel, perceptual and adversarial are all 0, nothing would be trained"
+        if not any((losses.nll, losses.pixel, losses.perceptual, losses.lpips, losses.adversarial)):
+            yield "losses: nll, pixel, perceptual, lpips and adversarial are all 0, nothing would be trained"
         if self.model.task == "rescaling" and losses.nll and losses.pixel:
             yield "losses.nll: a rescaling model is trained without NLL (its losses are pixel, lr and latent); set it to 0"
-        if not self.training.start_from and (losses.perceptual or losses.adversarial or (losses.nll and losses.pixel)):
+        on_samples = losses.perceptual or losses.lpips or losses.adversarial
+        if not self.training.start_from and (on_samples or (losses.nll and losses.pixel)):
             yield (
-                "training.start_from: these losses (pixel beside nll, perceptual, adversarial) diverge from scratch; "
+                "training.start_from: these losses (pixel beside nll, perceptual, lpips, adversarial) diverge from scratch; "
                 "name the directory of a trained or converted model to fine-tune"
             )
         if losses.adversarial and self.data.crop_size != 160:
             yield "data.crop_size: the discriminator takes 160 x 160 crops; set it to 160 or losses.adversarial to 0"
+
+        if losses.lpips and self.data.crop_size < 31:
+            yield f"data.crop_size: LPIPS takes crops of 31 x 31 or larger, got {self.data.crop_size}"
 
     def _schedule_problems(self) -> Iterator[str]:
         steps, optimizer = self.training.steps, self.optimizer

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hcflow_tf.metrics.images import UndefinedError, check_pair
 from hcflow_tf.support.errors import HCFlowError, UsageError
+
+if TYPE_CHECKING:
+    from hcflow_tf.networks.lpips import LPIPS
 
 NETWORK = {"lpips": "alex", "lpips_vgg": "vgg"}
 """Metric -> backbone."""
@@ -91,15 +95,9 @@ def open_lpips(metrics: Sequence[str], files: Sequence[str | os.PathLike] = ()) 
     if not wanted and not files:
         return {}
     start_tensorflow()
-    from hcflow_tf.networks.lpips import network_of
-
     states: dict[str, tuple[pathlib.Path, dict[str, np.ndarray]]] = {}
     for file in map(pathlib.Path, files):
-        state = read_state_dict(file)
-        network = network_of(state)
-        if network is None:
-            found = f"found {len(state)} entries such as {next(iter(state), 'none')[:80]}"
-            raise HCFlowError(f"{file}: expected torchvision's AlexNet or VGG16 with features.0.weight, {found}")
+        network, state = _read_backbone(file)
         if network not in wanted:
             raise UsageError(f"--lpips-weights {file}: is for {_metric(network)}, which --metrics does not name")
         states[network] = file, state
@@ -113,6 +111,34 @@ def open_lpips(metrics: Sequence[str], files: Sequence[str | os.PathLike] = ()) 
         except HCFlowError as error:
             raise HCFlowError(f"{file}: {error}") from error
     return opened
+
+
+def loss_layer(file: str | os.PathLike | None) -> LPIPS:
+    """The Keras layer with torchvision's AlexNet or VGG16 from a file, or AlexNet downloaded once.
+
+    Raises:
+      HCFlowError: the file cannot be read or is of another network; no network connection.
+    """
+    from hcflow_tf.networks.lpips import LPIPS
+
+    path = pathlib.Path(file) if file else _download("alex")
+    network, state = _read_backbone(path)
+    try:
+        return LPIPS(network, state)
+    except HCFlowError as error:
+        raise HCFlowError(f"{path}: {error}") from error
+
+
+def _read_backbone(file: pathlib.Path) -> tuple[str, dict[str, np.ndarray]]:
+    from hcflow_tf.networks.lpips import network_of
+    from hcflow_tf.weights.state_dict import read_state_dict
+
+    state = read_state_dict(file)
+    network = network_of(state)
+    if network is None:
+        found = f"found {len(state)} entries such as {next(iter(state), 'none')[:80]}"
+        raise HCFlowError(f"{file}: expected torchvision's AlexNet or VGG16 with features.0.weight, {found}")
+    return network, state
 
 
 def _download(network: str) -> pathlib.Path:

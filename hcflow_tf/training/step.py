@@ -12,6 +12,7 @@ from hcflow_tf import losses
 from hcflow_tf.bijectors import HierarchicalFlow
 from hcflow_tf.config import Config, LossConfig, OptimizerConfig
 from hcflow_tf.metrics.bits_per_dim import released_nll
+from hcflow_tf.metrics.lpips import loss_layer
 from hcflow_tf.models.hcflow import HCFlow
 from hcflow_tf.models.latents import latent_shapes
 from hcflow_tf.networks.discriminator import discriminator
@@ -23,7 +24,7 @@ Losses = dict[str, tf.Tensor]
 
 def update_terms(config: LossConfig) -> list[tuple[str, ...]]:
     """The losses of each optimiser step of one iteration, in order; those of weight 0 are left out."""
-    groups = [("nll",), ("pixel", "lr", "latent"), ("perceptual", "adversarial")]
+    groups = [("nll",), ("pixel", "lr", "latent"), ("perceptual", "lpips", "adversarial")]
     if not config.separate_updates:
         groups = [tuple(term for group in groups for term in group)]
     active = [tuple(term for term in group if getattr(config, term)) for group in groups]
@@ -47,18 +48,21 @@ class TrainingStep:
     """
 
     def __init__(self, config: Config, model: HCFlow, strategy: tf.distribute.Strategy):
-        """Creates optimisers (and, where the recipe has them, discriminator and VGG) inside the strategy's scope."""
+        """Creates optimisers (and, where the recipe has them, discriminator, VGG and LPIPS) inside the strategy's scope."""
         self.config, self.model, self.strategy = config, model, strategy
         # TensorFlow's remapper cannot fuse what a function also gives back for its gradient, and says so as an error.
         tf.config.optimizer.set_experimental_options({"remapping": False})
         rates = config.optimizer
         self.features: Any = None
+        self.lpips: Any = None
         self.discriminator: Any = None
         self.discriminator_optimizer: FlatAdam | None = None
         with strategy.scope():
             self.optimizer = FlatAdam(model, rates, learning_rate=rates.learning_rate, strategy=strategy, ema=config.training.ema)
             if config.losses.perceptual:
                 self.features = VGGFeatures(config.losses.vgg_weights)
+            if config.losses.lpips:
+                self.lpips = loss_layer(config.losses.lpips_weights)
             if config.losses.adversarial:
                 self.discriminator = discriminator(model.variable_dtype)
                 self.discriminator_optimizer = FlatAdam(
@@ -192,10 +196,12 @@ class TrainingStep:
                 result["latent"] = losses.latent_l2(latents)
         if "pixel" in terms:
             result["pixel"] = losses.l1(hr, self._decode(flow, source, noise, config.pixel_temperature))
-        if "perceptual" in terms or "adversarial" in terms:
+        if {"perceptual", "lpips", "adversarial"} & set(terms):
             sample = self._decode(flow, source, noise, config.sample_temperature)
             if "perceptual" in terms:
                 result["perceptual"] = losses.l1(self.features(sample), self.features(hr))
+            if "lpips" in terms:
+                result["lpips"] = tf.cast(self.lpips((sample, hr)), hr.dtype)
             if "adversarial" in terms:
                 result["adversarial"] = losses.adversarial(self.discriminator(sample, training=True), real=True)
         return result
