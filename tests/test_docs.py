@@ -22,7 +22,7 @@ def test_site_builds_without_a_broken_link(tmp_path):
     finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
     reference = (tmp_path / "reference/models.html").read_text(encoding="utf-8")
-    assert 'id="hcflow_tf.models.hcflow.HCFlow.sample"' in reference
+    assert 'id="hcflow_tf.models.flow_model.FlowModel.sample"' in reference
     flow = (tmp_path / "flow.html").read_text(encoding="utf-8")
     assert flow.count("<math") > 20
     assert "FORMULA" not in flow
