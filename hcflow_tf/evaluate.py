@@ -55,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="torchvision's alexnet-owt-7be5be79.pth (lpips), vgg16-397923af.pth (lpips_vgg); else downloaded once",
     )
     parser.add_argument("--seed", type=batch.seed, metavar="N", help="of the latents (default 0)")
+    parser.add_argument("--no-likelihood", action="store_true", help="leave bits_per_dim out; it takes a pass of the encoder")
     parser.add_argument("--output", metavar="report.json", help="write all figures, per image, as JSON")
     parser.add_argument("--save-images", metavar="DIR", help="keep the restored images here")
     batch.add_overwrite_argument(parser)
@@ -104,7 +105,7 @@ def _run_on_images(args: argparse.Namespace) -> int:
     from hcflow_tf.support.errors import UsageError
     from hcflow_tf.support.files import check_targets, write_atomically
 
-    for option in ("temperature", "samples", "seed", "save_images", "tile", "no_guard"):
+    for option in ("temperature", "samples", "seed", "save_images", "tile", "no_guard", "no_likelihood"):
         if getattr(args, option) is not None and getattr(args, option) is not False:
             raise UsageError(f"--{option.replace('_', '-')} is for --model; --images has one image per HR image, made already")
     scale = args.scale or 4
@@ -142,7 +143,8 @@ def _evaluate(scaler, pair, temperatures: list[float], args: argparse.Namespace)
     except HCFlowError as error:
         raise HCFlowError(f"{error}; {args.model} is for x{scaler.scale}") from error
     check_measurable(pair.hr, hr, scaler.scale)
-    evaluation, by_temperature = Evaluation(scaler, hr, lr, seed=args.seed, metrics=args.metrics, lpips=args.lpips), {}
+    options = {"metrics": args.metrics, "lpips": args.lpips, "likelihood": not args.no_likelihood}
+    evaluation, by_temperature = Evaluation(scaler, hr, lr, seed=args.seed, **options), {}
     for temperature in temperatures:
         try:
             restored, by_temperature[str(temperature)] = evaluation.sample(temperature, args.samples)

@@ -110,6 +110,13 @@ def test_evaluate_super_resolution(folders, models, capsys):
     assert capsys.readouterr().out.splitlines()[-1].startswith("0.8 ")
 
 
+def test_evaluate_without_likelihood(folders, models):
+    arguments = ["--model", f"{models}/super_resolution", "--hr", "hr", "--temperature", "0", "--output", "report.json"]
+    assert cli.execute("evaluate", [*arguments, "--no-likelihood"]) == 0
+    figures = json.loads(pathlib.Path("report.json").read_text())["mean"]["temperature"]["0.0"]
+    assert set(figures) == {"psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y", "consistency", "lr_psnr"}
+
+
 def test_evaluate_rescaling_equals_downscale_and_upscale(folders, models):
     model = f"{models}/rescaling"
     assert cli.execute("evaluate", ["--model", model, "--hr", "hr", "--output", "report.json", "--save-images", "saved"]) == 0

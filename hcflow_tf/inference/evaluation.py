@@ -53,6 +53,7 @@ class Evaluation:
         seed: int = 0,
         metrics: Sequence[str] = DEFAULT_METRICS,
         lpips: Mapping[str, Lpips] | None = None,
+        likelihood: bool = True,
     ):
         """Prepares the image; `sample` measures.
 
@@ -63,10 +64,12 @@ class Evaluation:
           seed: of the latents and the dequantisation noise.
           metrics: of `report.METRICS`.
           lpips: as `report.image_metrics` takes it.
+          likelihood: whether to compute bits_per_dim, where the model has it.
         """
         self._scaler, self._hr, self._lr, self._seed = scaler, hr, lr, seed
         self._names, self._lpips = metrics, lpips or {}
         self._makes_lr = scaler.runtime.makes_lr
+        self._has_likelihood = likelihood and scaler.runtime.has_likelihood and not self._makes_lr
         encoded = quantize(scaler.downscale(_to_float(hr))) if scaler.runtime.can_encode else None
         self.given_lr = encoded if self._makes_lr and encoded is not None else lr
         self._independent = self._independent_of_temperature(encoded)
@@ -95,7 +98,7 @@ class Evaluation:
 
     def _independent_of_temperature(self, encoded: np.ndarray | None) -> Metrics:
         metrics = {} if encoded is None else {"lr_psnr": psnr(encoded, self._lr)}
-        if self._scaler.runtime.has_likelihood and not self._makes_lr:
+        if self._has_likelihood:
             noise = np.random.default_rng(self._seed).random(self._hr.shape, np.float32)
             log_prob = self._scaler.log_prob(_to_float(self._hr) + noise / np.float32(256), _to_float(self._lr))
             metrics["bits_per_dim"] = bits_per_dim(log_prob, *self._hr.shape[:2])
