@@ -282,3 +282,11 @@ def test_packaged_configs_have_names(tmp_path, monkeypatch):
 def test_config_cannot_be_changed_after_validation():
     with pytest.raises(ValueError, match="frozen"):
         Config().training.steps = 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_a_config_in_utf_16_is_told_so(tmp_path, encoding):
+    text = "\ufeffmodel: {}" if encoding.endswith("be") else "model: {}"
+    (tmp_path / "a.yaml").write_text(text, encoding=encoding)
+    with pytest.raises(UsageError, match=r"a\.yaml: it is in UTF-16 .*save it as UTF-8"):
+        load_config(tmp_path / "a.yaml")

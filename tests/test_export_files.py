@@ -8,6 +8,7 @@ from exports import export
 from tiny import photograph, tiny_model
 
 from hcflow_tf.inference.scaling import Scaler
+from hcflow_tf.runtimes.exported import encoder_path
 from hcflow_tf.runtimes.runtime import open_runtime
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.weights.store import save_model
@@ -127,6 +128,9 @@ def test_onnx(request, tmp_path, name, layout, opset):
     shape = [dimension.dim_param or dimension.dim_value for dimension in lr.type.tensor_type.shape.dim]
     assert shape == (["batch", "height", "width", 3] if layout == "nhwc" else ["batch", 3, "height", "width"])
     assert {node.op_type for node in file.graph.node}.isdisjoint({"Resize", "Upsample", "Reshape", "Loop", "If"})
+    if name == "rescaling":
+        encoder = onnx.load(encoder_path(path))
+        assert [value.name for value in encoder.graph.output] == ["lr", "latents_1"]
     runtime = open_runtime(path)
     for height, width in ((5, 7), (9, 4)):
         assert_runs_like(runtime, model, height, width)

@@ -8,11 +8,13 @@ import pathlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image, ImageCms
 
 from hcflow_tf.images.images import ImageError, LoadedImage, read_header, read_image
 from hcflow_tf.inference.pictures import downscale_file, upscale_file
 from hcflow_tf.inference.scaling import Scaler
+from hcflow_tf.runtimes import picture_bytes
 from hcflow_tf.runtimes.runtime import open_runtime
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
@@ -107,6 +109,40 @@ def test_every_picture_is_read_as_others_read_it_or_refused_by_name(folder, file
     assert len(checked) > 350
     faults = {name: fault(folder / name, name, expected) for name, expected in checked.items()}
     assert {name: why for name, why in faults.items() if why} == {}
+
+
+def test_a_served_graph_reads_a_file_as_the_command_does_or_refuses_it(folder, files):
+    read, refused = 0, {}
+    for name, expected in files.items():
+        data = (folder / name).read_bytes()
+        if not data.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")) or name.startswith("damaged/"):
+            continue
+        try:
+            picture_bytes.stated_size(tf.constant(data))
+            pixels = picture_bytes.decode(tf.constant(data)).numpy()
+        except tf.errors.InvalidArgumentError as error:
+            refused[name] = str(error)
+            continue
+        image = read_image(folder / name)
+        assert image.alpha is None or (image.alpha == image.alpha.max()).all(), name
+        assert image.icc_profile is None or b"sRGB" in image.icc_profile or b"s\0R\0G\0B" in image.icc_profile, name
+        assert pixels.shape == image.rgb.shape, name
+        assert np.abs(pixels.astype(int) - image.rgb_uint8).max() <= 1, name
+        read += 1
+    assert read > 60
+    for name, why in (
+        ("orientation/jpeg_6.jpg", "EXIF orientation"),
+        ("orientation/jpeg_big_endian_6.jpg", "EXIF orientation"),
+        ("orientation/png_6_after_pixels.png", "EXIF orientation"),
+        ("png/rgba8.png", "transparency"),
+        ("png/palette4_transparent.png", "transparency"),
+        ("colour/iccp_p3.jpg", "colour profile"),
+        ("colour/iccp_adobe.png", "colour profile"),
+        ("colour/gama_100.png", "colour profile"),
+        ("colour/gray_icc_220.png", "colour profile"),
+        ("jpeg/cmyk_adobe_inverted.jpg", "colour profile"),
+    ):
+        assert why in refused[name]
 
 
 @pytest.mark.parametrize("model", ["bicubic", "sr-x4-compact", "rescale-x4-compact"])

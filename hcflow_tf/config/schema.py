@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import math
 import os
@@ -306,7 +307,10 @@ def load_config(path: str | os.PathLike, overrides: list[str] | tuple[str, ...] 
     if not is_file(path):
         path = packaged.get(str(path), path)
     try:
-        text = read_file(path, limit=MAX_CONFIG_BYTES).decode()
+        content = read_file(path, limit=MAX_CONFIG_BYTES)
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise UsageError(f"cannot read config {path}: it is in UTF-16 (Windows calls that Unicode); save it as UTF-8")
+        text = content.decode()
     except (OSError, UnicodeDecodeError) as error:
         near = _nearest_file(path, packaged)
         raise UsageError(f"cannot read config {path}: {getattr(error, 'strerror', None) or error}{near}") from error

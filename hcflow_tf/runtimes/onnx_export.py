@@ -17,6 +17,7 @@ import numpy as np
 
 import hcflow_tf
 from hcflow_tf.runtimes import export_frame as frame
+from hcflow_tf.runtimes.exported import LR
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.files import write_atomically
 
@@ -119,6 +120,7 @@ def convert(
     )
     if args.precision == "float16":
         store_in_float16(file.graph)
+    in_order(file.graph)
     name_dimensions(file, folded, nchw=nchw)
     onnx.helper.set_model_props(file, metadata(folded, args.layout))
     file.producer_name, file.producer_version = "hcflow_tf", hcflow_tf.__version__
@@ -128,6 +130,13 @@ def convert(
     except onnx.checker.ValidationError as error:
         raise HCFlowError(f"{frame.FAILED}: {' '.join(str(error).split())[:300]}") from error
     return file
+
+
+def in_order(graph: onnx.GraphProto) -> None:
+    """Puts the outputs in the order lr, latents_1, latents_2, ...; the converter sorts them by name."""
+    outputs = sorted(graph.output, key=lambda value: (value.name != LR, value.name))
+    del graph.output[:]
+    graph.output.extend(outputs)
 
 
 def store_in_float16(graph: onnx.GraphProto) -> None:

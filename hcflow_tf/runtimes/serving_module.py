@@ -7,12 +7,12 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from hcflow_tf.models.folded import InferenceModel
+from hcflow_tf.runtimes import picture_bytes
 from hcflow_tf.runtimes.exported import HR, LR, latent_names
 
 IMAGES = tf.TensorSpec([None, None, None, 3], tf.uint8)
 FLOATS = tf.TensorSpec([None, None, None, 3], tf.float32)
 STRINGS = tf.TensorSpec([None], tf.string)
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class ServingModule(tf.Module):
@@ -90,9 +90,8 @@ class ServingModule(tf.Module):
 
         def run(data: tf.Tensor) -> tf.Tensor:
             # The header is read first, so that a small file cannot ask for a huge image.
-            with tf.control_dependencies([self._check_size(_stated_size(data), scale)]):
-                image = tf.io.decode_image(data, channels=3, expand_animations=False)
-            image = tf.ensure_shape(image, [None, None, 3])
+            with tf.control_dependencies([self._check_size(picture_bytes.stated_size(data), scale)]):
+                image = picture_bytes.decode(data)
             return tf.io.encode_png(function(image[None])["image"][0])
 
         images = tf.map_fn(run, image_bytes, fn_output_signature=tf.TensorSpec([], tf.string), parallel_iterations=1)
@@ -108,18 +107,6 @@ class ServingModule(tf.Module):
 def _concrete(function: object, **specs: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
     named = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in specs.items()}
     return tf.function(function, autograph=False).get_concrete_function(**named)
-
-
-def _stated_size(data: tf.Tensor) -> tf.Tensor:
-    """Height and width that a PNG or JPEG file's header states; fails with INVALID_ARGUMENT for other data."""
-    is_png = tf.equal(tf.strings.substr(data, 0, 8), PNG_SIGNATURE) & (tf.strings.length(data) >= 24)
-    known = tf.debugging.Assert(is_png | tf.io.is_jpeg(data), ["not a PNG or JPEG file"])
-
-    def png() -> tf.Tensor:
-        return tf.reverse(tf.io.decode_raw(tf.strings.substr(data, 16, 8), tf.int32, little_endian=False), [0])
-
-    with tf.control_dependencies([known]):
-        return tf.cond(is_png, png, lambda: tf.io.extract_jpeg_shape(data)[:2])
 
 
 def _to_float(image: tf.Tensor) -> tf.Tensor:
