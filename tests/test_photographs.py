@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import json
 import pathlib
+import random
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from fuzz.bases import new_formats
+from fuzz.mutations import mutants
 from PIL import Image, ImageCms
 
 from hcflow_tf.images.images import ImageError, LoadedImage, read_header, read_image
@@ -167,3 +170,20 @@ def test_hidden_colours_stay_hidden_and_gray_stays_gray(folder, files, model, tm
                 assert np.ptp(visible[:, :3], axis=1).max() <= 1, (name, path.name)
         seen += 1
     assert seen > 20
+
+
+def test_mutated_files_of_the_new_formats_are_read_or_refused_in_one_line(tmp_path):
+    """500 files; what the decoders behind Pillow and tifffile say of damage is never a traceback."""
+    path, counts = tmp_path / "x", {"read": 0, "refused": 0}
+    for name, content in mutants(new_formats(), 500, random.Random(12)).items():
+        path.write_bytes(content)
+        try:
+            image = read_image(path)
+        except ImageError as error:
+            assert "\n" not in str(error), name
+            assert str(path) in str(error), name
+            counts["refused"] += 1
+        else:
+            assert image.rgb.ndim == 3, name
+            counts["read"] += 1
+    assert min(counts.values()) > 50

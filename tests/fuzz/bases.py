@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import io
 import struct
 import zlib
@@ -62,6 +63,32 @@ def exif(orientation: object = 6) -> bytes:
 
 
 @functools.cache
+def new_formats() -> dict[str, bytes]:
+    """File name -> content: AVIF, HEIC and JPEG XL (where their extras are installed), and TIFF of many kinds."""
+    rgb, rgba = Image.fromarray(picture()), Image.fromarray(picture(channels=4))
+    deep, gray = picture(dtype=np.uint16), picture(channels=1)[..., 0]
+    files = {
+        "rgb.avif": encode(rgb, "AVIF", icc_profile=SRGB),
+        "turned.avif": encode(rgba, "AVIF", exif=exif()),
+        "white_is_zero.tif": tiff(gray, photometric="miniswhite", compression="lzw"),
+        "associated.tif": tiff(picture(channels=4), photometric="rgb", extrasamples=["assocalpha"]),
+        "planes.tif": tiff(np.moveaxis(deep, 2, 0), photometric="rgb", planarconfig="separate", compression="zstd"),
+        "palette.tif": tiff(gray, photometric="palette", colormap=np.arange(768, dtype=np.uint16).reshape(3, 256) << 6),
+        "big_endian.tif": tiff(deep, photometric="rgb", byteorder=">", bigtiff=True, predictor=True, compression="lzma"),
+    }
+    if importlib.util.find_spec("pillow_heif"):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        files["rgb.heic"] = encode(rgb, "HEIF", quality=60)
+    if importlib.util.find_spec("pillow_jxl"):
+        import pillow_jxl  # noqa: F401
+
+        files["rgba.jxl"] = encode(rgba, "JXL", lossless=True)
+    return files
+
+
+@functools.cache
 def valid() -> dict[str, bytes]:
     """File name -> content, of files that a picture viewer would show."""
     rgb, rgba = Image.fromarray(picture()), Image.fromarray(picture(channels=4))
@@ -106,4 +133,5 @@ def valid() -> dict[str, bytes]:
         "tiled16.tif": tiff(picture(64, 64, dtype=np.uint16), photometric="rgb", tile=(16, 16)),
         "still.gif": encode(palette, "GIF"),
         "animated.gif": encode(rgb, "GIF", **animated),
+        **new_formats(),
     }
