@@ -18,7 +18,7 @@ from hcflow_tf.images.images import read_image, write_image
 from hcflow_tf.metrics import lpips as metric
 from hcflow_tf.metrics.images import UndefinedError
 from hcflow_tf.metrics.psnr import psnr
-from hcflow_tf.networks.lpips import LPIPS, NETWORKS
+from hcflow_tf.networks.lpips import LPIPS, NETWORKS, _unit
 from hcflow_tf.support import cli
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.weights.store import save_model
@@ -186,3 +186,9 @@ def test_training_on_it(alex, tmp_path):
     assert set(values) == {"lpips"}
     assert values["lpips"] > 0
     assert any(not np.array_equal(a, b.numpy()) for a, b in zip(before, model.weights, strict=True))
+
+
+def test_epsilon_is_added_to_the_length():
+    # The stored pairs have features far above it: inside the root it would be as large as this vector.
+    unit = _unit(tf.constant([[[[3e-6, 4e-6]]]], tf.float64))
+    np.testing.assert_allclose(unit, np.array([[[[3e-6, 4e-6]]]]) / (5e-6 + 1e-10), rtol=1e-12)
