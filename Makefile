@@ -72,7 +72,7 @@ test-triton: install .triton/installed
 
 docs: install
 	@if command -v npm >/dev/null; then $(MAKE) web; else echo "without the page: npm is missing"; fi
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --site-dir site
 
 format: install
 	$(VENV)/bin/ruff check --fix .

@@ -36,6 +36,17 @@ def reference(module: str) -> str:
     return f"::: {module}" + ("\n    options: {members: false}" if is_package else "")
 
 
+def root_page(name: str) -> str:
+    """A document of the root as a page of the site, where links to files outside docs/ are text."""
+    text = (ROOT / name).read_text(encoding="utf-8").replace("(CONTRIBUTING.md)", "(contributing.md)")
+
+    def link(match: re.Match) -> str:
+        outside = not match[2].startswith("docs/") and (ROOT / match[2]).exists()
+        return f"`{match[1].strip('`')}`" if outside else match[0]
+
+    return re.sub(r"(?<!!)\[([^\]\n]+)\]\(([^)#:\s]+)\)", link, text).replace("(docs/", "(")
+
+
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Completes the navigation."""
     reference = next(entry for entry in config.nav if isinstance(entry, dict) and "Reference" in entry)
@@ -47,11 +58,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages and files that do not lie in docs/."""
-    readme = (
-        (ROOT / "README.md").read_text(encoding="utf-8").replace("(docs/", "(").replace("(CONTRIBUTING.md)", "(contributing.md)")
-    )
-    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").replace("(docs/", "(")
-    pages = {"index.md": readme, "contributing.md": contributing}
+    pages = {"index.md": root_page("README.md"), "contributing.md": root_page("CONTRIBUTING.md")}
     for room, modules in rooms().items():
         pages[f"reference/{room}.md"] = f"# {room}\n\n" + "\n\n".join(map(reference, modules)) + "\n"
     for name, content in pages.items():
