@@ -198,7 +198,7 @@ def test_a_killed_batch_goes_on_to_the_same_files():
         time.sleep(0.01)
     process.kill()
     process.wait()
-    assert 10 <= len([name for name in made() if not name.startswith(".")]) < 60
+    assert 9 <= len([name for name in made() if not name.startswith(".")]) < 60  # one may be half there, hidden
     subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
     finished = [name for name in made() if not name.startswith(".")]
     assert len(finished) == 60
