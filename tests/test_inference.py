@@ -462,6 +462,6 @@ def test_damaged_weights_write_nothing(tmp_path):
     (tmp_path / "in.png").write_bytes(buffer.getvalue())
     with pytest.raises(HCFlowError, match="computes no finite likelihood"):
         Scaler(Damaged()).log_prob(to_float(photograph(32, 32)), to_float(photograph(8, 8)))
-    with pytest.raises(HCFlowError, match=r"box computes values that are not numbers: the picture is too unlike"):
+    with pytest.raises(HCFlowError, match=r"box computes values that are not finite numbers: the picture is too unlike"):
         upscale_file(Scaler(Damaged()), tmp_path / "in.png", [tmp_path / "out.png"])
     assert not (tmp_path / "out.png").exists()

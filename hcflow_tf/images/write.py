@@ -35,7 +35,7 @@ def quantize(image: np.ndarray, bit_depth: int = 8) -> np.ndarray:
     top, dtype = {8: (255, np.uint8), 16: (65535, np.uint16)}[bit_depth]
     image = np.asarray(image, np.float32)
     if np.isnan(image).any():
-        raise HCFlowError("the computed image holds values that are not numbers: it is too unlike those of the training")
+        raise HCFlowError("the computed image holds values that are not numbers (NaN): it is too unlike those of the training")
     return np.floor(image.clip(0.0, 1.0) * np.float32(top) + np.float32(0.5)).astype(dtype)
 
 
