@@ -139,8 +139,8 @@ class Scaler:
         self._in_tiles(lr_size, fill)
         if not np.isfinite(canvas).all():
             raise HCFlowError(
-                f"{self.runtime.name} computes values that are not finite numbers: the picture is too unlike those of its training; "
-                "take a lower --temperature, or 0 (loading the model has checked its weights)"
+                f"{self.runtime.name} computes values that are not finite numbers: the picture is too unlike those of its "
+                "training; take a lower --temperature, or 0 (loading the model has checked its weights)"
             )
         return canvas
 
