@@ -213,7 +213,7 @@ def _decode_group(scaler: Scaler, files: Sequence[pathlib.Path], work: Work) -> 
     if len(kept) < 2:
         return {}
     decoded = scaler.runtime.decode(np.stack(images), [np.stack(level) for level in zip(*latents, strict=True)])
-    if np.isnan(decoded).any():
+    if not np.isfinite(decoded).all():
         return {}  # which picture it is, shows one by one
     return {file: Decoded(scaler, hr.clip(0.0, 1.0)) for file, hr in zip(kept, decoded, strict=True)}
 

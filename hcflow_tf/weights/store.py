@@ -107,7 +107,7 @@ def read_model(path_or_name: str | os.PathLike) -> tuple[ModelConfig, dict[str, 
 def model_files(model: str | os.PathLike) -> list[pathlib.Path]:
     """The files that `--model` may be read from, there or not: none of them is a place for results."""
     path = expand_user(model)
-    return [path, path / CONFIG_FILE, path / WEIGHTS_FILE, path / "saved_model.pb"]
+    return [path, path / CONFIG_FILE, path / WEIGHTS_FILE, path / GUARD_FILE, path / "saved_model.pb"]
 
 
 def save_model(model: HCFlow, directory: str | os.PathLike, config: Config | None = None) -> None:
