@@ -92,7 +92,7 @@ class _KerasModel:
 
 
 def _open(model: str) -> object:
-    from hcflow_tf.runtimes.runtime import open_runtime
+    from hcflow_tf.runtimes.open import open_runtime
 
     return open_runtime(model)
 

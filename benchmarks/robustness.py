@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, nargs="+", default=TEMPERATURES)
     parser.add_argument("--output", metavar="FILE", help="the figures as JSON")
     args = parser.parse_args()
-    from hcflow_tf.runtimes.runtime import KerasRuntime
+    from hcflow_tf.runtimes.keras import KerasRuntime
 
     runtime = KerasRuntime(args.model, guard=not args.no_guard)
     figures: dict[str, dict[str, dict[str, float]]] = {}

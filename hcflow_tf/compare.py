@@ -67,7 +67,8 @@ def _measure(model: str, pairs: list) -> tuple[dict[str, dict[str, float]], list
     from hcflow_tf.data.pairs import load_pair
     from hcflow_tf.inference.evaluation import Evaluation, check_measurable, mean_metrics
     from hcflow_tf.inference.scaling import Scaler
-    from hcflow_tf.runtimes.runtime import BicubicRuntime, open_runtime
+    from hcflow_tf.runtimes.bicubic import BicubicRuntime
+    from hcflow_tf.runtimes.open import open_runtime
 
     scaler = Scaler(open_runtime(model))
     bicubic = Scaler(BicubicRuntime(scaler.scale))

@@ -56,7 +56,8 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str) -> i
 
     from hcflow_tf.inference.pictures import MAX_PIXELS, compare_bytes, downscale_file
     from hcflow_tf.inference.scaling import Scaler
-    from hcflow_tf.runtimes.runtime import BICUBIC, open_runtime
+    from hcflow_tf.runtimes.bicubic import BICUBIC
+    from hcflow_tf.runtimes.open import open_runtime
     from hcflow_tf.support.devices import check_on_gpu, select_device
 
     select_device(args.device)

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from hcflow_tf.data.pairs import Pair, find_images, pair_names
     from hcflow_tf.inference import evaluation
     from hcflow_tf.inference.scaling import Scaler
-    from hcflow_tf.runtimes.runtime import open_runtime
+    from hcflow_tf.runtimes.open import open_runtime
     from hcflow_tf.support.files import write_atomically
 
     find_images(args.hr)  # a wrong folder is told before the model is loaded

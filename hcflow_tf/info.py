@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
         config = load_config(args.config).model
         _print_network(config, weight_shapes(config))
         return
-    from hcflow_tf.runtimes.runtime import is_model_directory
+    from hcflow_tf.runtimes.open import is_model_directory
 
     if is_model_directory(args.model):
         config, weights = read_model(args.model)
@@ -72,7 +72,7 @@ def _cost_table(cost, scale: int) -> str:
 
 def _print_runtime(name: str) -> None:
     """What an exported file or the baseline tells of itself."""
-    from hcflow_tf.runtimes.runtime import open_runtime
+    from hcflow_tf.runtimes.open import open_runtime
 
     runtime, path = open_runtime(name), expand_user(name)
     print(f"{'rescaling' if runtime.makes_lr else 'super_resolution'} x{runtime.scale}: {name}")

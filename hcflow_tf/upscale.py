@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str, suff
 
     from hcflow_tf.inference.pictures import MAX_PIXELS, Size, model_of, upscale_file
     from hcflow_tf.inference.scaling import Scaler
-    from hcflow_tf.runtimes.runtime import open_runtime
+    from hcflow_tf.runtimes.open import open_runtime
     from hcflow_tf.support.devices import check_on_gpu, select_device
 
     if args.uncertainty and args.samples < 2:

@@ -20,7 +20,7 @@ from tiny import photograph
 from hcflow_tf.data.resize import imresize, imresize_to
 from hcflow_tf.images.images import read_image, write_image
 from hcflow_tf.inference import pictures
-from hcflow_tf.runtimes.runtime import BicubicRuntime
+from hcflow_tf.runtimes.bicubic import BicubicRuntime
 from hcflow_tf.support import cli
 
 ROOT = pathlib.Path(__file__).parents[1]

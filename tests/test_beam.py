@@ -17,7 +17,7 @@ from tiny import photograph, tiny_model
 
 from hcflow_tf.inference.pictures import downscale_file, upscale_file
 from hcflow_tf.inference.scaling import Scaler
-from hcflow_tf.runtimes.runtime import open_runtime
+from hcflow_tf.runtimes.open import open_runtime
 from hcflow_tf.support import cli
 from hcflow_tf.weights.store import save_model
 

@@ -9,7 +9,7 @@ from tiny import photograph, tiny_model
 
 from hcflow_tf.inference.scaling import Scaler
 from hcflow_tf.runtimes.exported import encoder_path
-from hcflow_tf.runtimes.runtime import open_runtime
+from hcflow_tf.runtimes.open import open_runtime
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.weights.store import save_model
 

@@ -21,7 +21,7 @@ from PIL import Image
 from tiny import photograph, tiny_model
 
 from hcflow_tf.images.images import quantize
-from hcflow_tf.runtimes.runtime import open_runtime
+from hcflow_tf.runtimes.open import open_runtime
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.weights.store import save_model
 

@@ -9,7 +9,8 @@ import tensorflow as tf
 import hcflow_tf
 from hcflow_tf.models.folded import InferenceModel
 from hcflow_tf.models.guard import ensure_guard, measure_caps, needs_guard, sample_lr_images
-from hcflow_tf.runtimes.runtime import KerasRuntime, open_runtime
+from hcflow_tf.runtimes.keras import KerasRuntime
+from hcflow_tf.runtimes.open import open_runtime
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.weights.store import GUARD_FILE, load_model, save_model
 

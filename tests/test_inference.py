@@ -21,7 +21,10 @@ from hcflow_tf.metrics.psnr import psnr
 from hcflow_tf.models.complexity import measure
 from hcflow_tf.models.flow_model import LR_LOG_STD, gaussian_log_prob, latent_log_prob
 from hcflow_tf.models.folded import InferenceModel
-from hcflow_tf.runtimes.runtime import BicubicRuntime, KerasRuntime, Runtime, open_runtime
+from hcflow_tf.runtimes.bicubic import BicubicRuntime
+from hcflow_tf.runtimes.keras import KerasRuntime
+from hcflow_tf.runtimes.open import open_runtime
+from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.weights.store import load_model, save_model
 

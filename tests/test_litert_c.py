@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import photograph, tiny_model
 
 from hcflow_tf.inference.scaling import Scaler
-from hcflow_tf.runtimes.runtime import open_runtime
+from hcflow_tf.runtimes.open import open_runtime
 from hcflow_tf.weights.store import save_model
 
 SIZE = (16, 24)

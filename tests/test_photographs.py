@@ -18,7 +18,7 @@ from hcflow_tf.images.images import ImageError, LoadedImage, read_header, read_i
 from hcflow_tf.inference.pictures import downscale_file, upscale_file
 from hcflow_tf.inference.scaling import Scaler
 from hcflow_tf.runtimes import picture_bytes
-from hcflow_tf.runtimes.runtime import open_runtime
+from hcflow_tf.runtimes.open import open_runtime
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
 

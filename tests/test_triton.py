@@ -20,7 +20,7 @@ from tiny import photograph, tiny_model
 
 from hcflow_tf.images.images import quantize
 from hcflow_tf.inference.scaling import Scaler
-from hcflow_tf.runtimes.runtime import open_runtime
+from hcflow_tf.runtimes.open import open_runtime
 from hcflow_tf.weights.store import save_model
 
 CLIENT = """

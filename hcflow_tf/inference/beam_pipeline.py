@@ -100,7 +100,7 @@ class PictureHandler(ModelHandler[Picture, PredictionResult, Scaler]):
 
     def load_model(self) -> Scaler:
         """Opens the model; once per process."""
-        from hcflow_tf.runtimes.runtime import open_runtime
+        from hcflow_tf.runtimes.open import open_runtime
 
         return Scaler(open_runtime(self._work.model), self._work.tile)
 

@@ -26,7 +26,7 @@ from hcflow_tf.images.metadata import Metadata
 from hcflow_tf.images.write import holds_16_bit, lost_metadata
 from hcflow_tf.inference.heat_map import Spread, heat_map
 from hcflow_tf.inference.scaling import Scaler, pad_to_multiple
-from hcflow_tf.runtimes.runtime import BICUBIC, BicubicRuntime
+from hcflow_tf.runtimes.bicubic import BICUBIC, BicubicRuntime
 from hcflow_tf.support.errors import complain
 from hcflow_tf.weights.shipped import DEFAULT_MODEL, list_models
 
