@@ -65,7 +65,8 @@ def _measure(model: str, pairs: list) -> tuple[dict[str, dict[str, float]], list
     import numpy as np
 
     from hcflow_tf.data.pairs import load_pair
-    from hcflow_tf.inference.evaluation import Evaluation, check_measurable, mean_metrics
+    from hcflow_tf.inference.evaluation import Evaluation
+    from hcflow_tf.inference.measurement import check_measurable, mean_metrics
     from hcflow_tf.inference.scaling import Scaler
     from hcflow_tf.runtimes.bicubic import BicubicRuntime
     from hcflow_tf.runtimes.open import open_runtime

@@ -132,7 +132,8 @@ def _run_on_images(args: argparse.Namespace) -> int:
 def _evaluate(scaler, pair, temperatures: list[float], args: argparse.Namespace) -> dict[str, dict[str, float]]:
     from hcflow_tf.data.pairs import load_pair
     from hcflow_tf.images.images import ImageError, write_image
-    from hcflow_tf.inference.evaluation import Evaluation, check_measurable
+    from hcflow_tf.inference.evaluation import Evaluation
+    from hcflow_tf.inference.measurement import check_measurable
     from hcflow_tf.metrics.images import UndefinedError
     from hcflow_tf.support.errors import HCFlowError
 

@@ -126,6 +126,17 @@ class HierarchicalFlow(FlowBijector):
         self.check_latents(lr, latents)
         return self._walk_back(lr, latents)[0]
 
+    def downscale(self, hr: tf.Tensor) -> tf.Tensor:
+        """The LR image [batch, h, w, 3] of hr [batch, scale h, scale w, 3], as `forward` gives it, without the latents.
+
+        Raises:
+          ValueError: the shape does not fit, or the LR image is no output of this flow.
+        """
+        if not self._has_lr:
+            raise ValueError(f"{self.name}: makes no LR image")
+        check_image(self.name, hr, channels=3, divisor=self.scale)
+        return self._image_path(hr, lambda layer, x: self._run(layer, "forward", x))[0][-1]
+
     def initialise(self, hr: tf.Tensor, lr: tf.Tensor | None = None) -> None:
         """Lets all layers start from data, in the order of encoding; hr [batch, h, w, 3]."""
         self._walk(hr, lr, lambda layer, x, **conditions: layer.initialise(x, **conditions))
@@ -173,15 +184,7 @@ class HierarchicalFlow(FlowBijector):
                 visit(layer, x, **conditions)
             return self._run(layer, "forward", x, **conditions)
 
-        images, details, total = [], [], 0.0
-        for number, level in enumerate(self._levels, start=1):
-            with tf.name_scope(f"level_{number}"):
-                for layer in (level.squeeze, *level.steps):
-                    x, log_det = run(layer, x)
-                    total += log_det
-                x, detail = self._split(x, level.image_channels)
-                images.append(x)
-                details.append(detail)
+        images, details, total = self._image_path(x, run)
         latents: list[tf.Tensor] = []
         conditions: dict[int, tf.Tensor] = {}
         for number, level in reversed(list(enumerate(self._levels, start=1))):
@@ -193,6 +196,21 @@ class HierarchicalFlow(FlowBijector):
                     total += log_det
                 latents.append(detail)
         return [*images[len(images) - self._has_lr :], *reversed(latents)], total
+
+    def _image_path(
+        self, x: tf.Tensor, run: Callable[..., ValueAndLogDet]
+    ) -> tuple[list[tf.Tensor | None], list[tf.Tensor], tf.Tensor | float]:
+        """y_1, ..., y_L; a_1, ..., a_L; and log|det| of the layers up to there."""
+        images, details, total = [], [], 0.0
+        for number, level in enumerate(self._levels, start=1):
+            with tf.name_scope(f"level_{number}"):
+                for layer in (level.squeeze, *level.steps):
+                    x, log_det = run(layer, x)
+                    total += log_det
+                x, detail = self._split(x, level.image_channels)
+                images.append(x)
+                details.append(detail)
+        return images, details, total
 
     def _split(self, x: tf.Tensor, image_channels: int) -> tuple[tf.Tensor | None, tf.Tensor]:
         """y_l and a_l."""

@@ -151,7 +151,8 @@ def downscale(scaler: Scaler, file: pathlib.Path, work: Work) -> tuple[bytes, in
 def evaluate(scaler: Scaler, file: pathlib.Path, work: Work) -> tuple[bytes, int]:
     """The figures of `hcflow evaluate --hr`, as JSON, and the picture's pixels."""
     from hcflow_tf.data.pairs import Pair, load_pair
-    from hcflow_tf.inference.evaluation import Evaluation, check_measurable
+    from hcflow_tf.inference.evaluation import Evaluation
+    from hcflow_tf.inference.measurement import check_measurable
 
     hr, lr = load_pair(Pair(file), scaler.scale)
     check_measurable(file, hr, scaler.scale)

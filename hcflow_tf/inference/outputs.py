@@ -11,14 +11,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hcflow_tf.data.pairs import Pair, find_images, fit_to_scale, load_files, pair_names, stem_key
-from hcflow_tf.data.resize import imresize
 from hcflow_tf.images.images import ImageError, read_image
-from hcflow_tf.inference.evaluation import Metrics, check_measurable
-from hcflow_tf.metrics.consistency import consistency
+from hcflow_tf.inference.measurement import Measurement, Metrics, check_measurable
 from hcflow_tf.metrics.images import UndefinedError
 from hcflow_tf.metrics.lpips import Lpips
-from hcflow_tf.metrics.psnr import psnr
-from hcflow_tf.metrics.report import image_metrics
 from hcflow_tf.support.errors import HCFlowError
 
 _LISTED = 5
@@ -83,12 +79,12 @@ def measure_output(output: Output, scale: int, metrics: Sequence[str], lpips: Ma
         raise ImageError(f"{output.sr}: expected {expected} pixels as {output.pair.hr}, found {sr.shape[1]} x {sr.shape[0]}")
     if image.is_gray and not _is_gray(hr):
         raise ImageError(f"{output.sr}: expected colours as in {output.pair.hr}, found a gray image")
-    sr = sr[: hr.shape[0], : hr.shape[1]]
+    restored = [sr[: hr.shape[0], : hr.shape[1]]]
+    measurement = Measurement(hr, None if lr is None else lr_cut, scale, metrics, lpips)
     try:
-        figures = image_metrics(sr, hr, scale, metrics, lpips) | {"consistency": consistency(sr, hr, scale)}
+        return measurement.restored(restored) | measurement.ntire(restored)
     except UndefinedError as error:
         raise ImageError(f"{output.sr}: {error}") from error
-    return figures | ({} if lr is None else {"ntire_lr_psnr": psnr(imresize(sr, 1 / scale), lr_cut)})
 
 
 def _owner(stem: str, owners: dict[str, Pair], scale: int) -> str | None:

@@ -55,8 +55,7 @@ class KerasRuntime(Runtime):
         self._compile_decode = lambda: compiled(lambda lr, *z: inference.decode(lr, z, guard=guard), image, *latents)
         self._decode = self._compile_decode()
         self._encode = compiled(inference.encode, image)
-        # Of the whole encoder, TensorFlow computes only what the LR image needs.
-        self._downscale = compiled(lambda hr: inference.encode(hr)[0], image)
+        self._downscale = compiled(inference.downscale, image)
         self._log_prob = compiled(inference.log_prob, image, image)
 
     def decode(self, lr: np.ndarray, latents: Sequence[np.ndarray]) -> np.ndarray:
@@ -72,6 +71,11 @@ class KerasRuntime(Runtime):
         ensure_guard(model)
         self._inference.set_guard(model.log_std_caps)
         self._unguarded, self._decode = None, self._compile_decode()
+
+    @property
+    def can_downscale(self) -> bool:
+        """See `Runtime.can_downscale`."""
+        return self._inference.flow.has_lr
 
     def encode(self, hr: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """See `Runtime.encode`."""

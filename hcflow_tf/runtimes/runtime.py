@@ -26,7 +26,7 @@ class Runtime(abc.ABC):
       scale: width of hr over width of lr.
       latent_channels: channels of z_1, ..., z_L; empty if the runtime takes no latents (always temperature 0).
       fixed_lr_size: (height, width) of the only LR image that it takes, or None for any.
-      can_encode: whether `encode` and `downscale` work.
+      can_encode: whether `encode` works.
       has_likelihood: whether `log_prob` works.
       overlap: LR pixels by which neighbouring tiles are to overlap on each side.
       decode_bytes: estimate of the memory that decoding takes, bytes per LR pixel.
@@ -43,6 +43,11 @@ class Runtime(abc.ABC):
     overlap: int = MAX_OVERLAP
     decode_bytes: int = DEFAULT_DECODE_BYTES
     on_gpu: bool = False
+
+    @property
+    def can_downscale(self) -> bool:
+        """Whether `downscale` works."""
+        return self.can_encode
 
     @abc.abstractmethod
     def decode(self, lr: np.ndarray, latents: Sequence[np.ndarray]) -> np.ndarray:

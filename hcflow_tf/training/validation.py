@@ -1,18 +1,17 @@
-"""How good a model is in the middle of its training: a few whole images, the figures people compare."""
+"""How good a model is in the middle of its training: what `hcflow evaluate` measures, on a few images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-import tensorflow as tf
 
-from hcflow_tf.images.images import quantize
-from hcflow_tf.losses import round_straight_through
-from hcflow_tf.metrics.bits_per_dim import bits_per_dim
-from hcflow_tf.metrics.psnr import psnr
-from hcflow_tf.metrics.report import image_metrics
+from hcflow_tf.inference.evaluation import Evaluation
+from hcflow_tf.inference.measurement import mean_metrics
+from hcflow_tf.inference.scaling import Scaler
+from hcflow_tf.models.complexity import measure
 from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.runtimes.runtime import Runtime
 
 SAMPLE_TEMPERATURE = 0.8
 SEED = 0
@@ -31,40 +30,54 @@ def validate(model: HCFlow, pairs: Iterable[Pair], quantization_levels: int = 25
       quantization_levels: q of the dequantisation noise, for bits per dimension.
 
     Returns:
-      Means over the images of psnr_rgb, psnr_y, lr_psnr (dB), ssim_rgb, ssim_y and, for super-resolution, bits_per_dim;
-      and of the first image [LR, temperature 0, temperature 0.8, HR], uint8, all in the size of HR.
+      Means over the images of the figures of `hcflow evaluate` at temperature 0: psnr_rgb, psnr_y, lr_psnr (dB), ssim_rgb,
+      ssim_y and, for super-resolution, consistency (dB) and bits_per_dim; and of the first image [LR, temperature 0,
+      temperature 0.8, HR], uint8, all in the size of HR.
     """
+    scaler = Scaler(ModelInTraining(model))
     rows: list[dict[str, float]] = []
     pictures: list[np.ndarray] = []
     for _, hr, lr in pairs:
-        figures, images = _measure(model, hr, lr, quantization_levels)
+        evaluation = Evaluation(scaler, hr, lr, seed=SEED, quantization_levels=quantization_levels)
+        (best,), figures = evaluation.sample(0.0, 1)
         rows.append(figures)
-        pictures = pictures or images
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}, pictures
+        if not pictures:
+            shown = evaluation.given_lr.repeat(model.scale, axis=0).repeat(model.scale, axis=1)
+            pictures = [shown, best, *evaluation.draw(SAMPLE_TEMPERATURE, 1), hr]
+    return mean_metrics(rows), pictures
 
 
-def _measure(model: HCFlow, hr: np.ndarray, lr: np.ndarray, levels: int) -> tuple[dict[str, float], list[np.ndarray]]:
-    hr_batch, lr_batch = _to_float(hr), _to_float(lr)
-    encoded, figures = model.encode(hr_batch, lr_batch)[0], {}
-    if encoded is not None:
-        source = round_straight_through(encoded)
-        figures["lr_psnr"] = psnr(_to_bytes(encoded), lr)
-    if not model.config.makes_lr:
-        source = lr_batch
-        noise = np.random.default_rng(SEED).random(hr_batch.shape, np.float32) / levels
-        log_prob = float(model.log_prob(hr_batch + noise, lr_batch)[0])
-        figures["bits_per_dim"] = bits_per_dim(log_prob, *hr.shape[:2], quantization_levels=levels)
-    best = _to_bytes(model.sample(source, temperature=0.0, seed=SEED))
-    figures |= image_metrics(best, hr, model.scale)
-    sample = _to_bytes(model.sample(source, temperature=SAMPLE_TEMPERATURE, seed=SEED))
-    shown = _to_bytes(source).repeat(model.scale, axis=0).repeat(model.scale, axis=1)
-    return figures, [shown, best, sample, hr]
+class ModelInTraining(Runtime):
+    """A live model: its weights as they are at each call.
 
+    What overflows early in a training must not end it: a NaN is shown as 0, a likelihood that is not finite as the least.
+    """
 
-def _to_float(image: np.ndarray) -> np.ndarray:
-    return image[None].astype(np.float32) / 255.0
+    has_likelihood = True
+    on_gpu = True
 
+    def __init__(self, model: HCFlow):
+        self.name, self.makes_lr, self.scale = model.name, model.config.makes_lr, model.scale
+        self.latent_channels, self.can_encode = model.latent_channels, not model.flow.needs_lr
+        cost = measure(model.config, {name: weight.shape for name, weight in model.named_weights().items()})
+        self.overlap, self.decode_bytes = cost.overlap, cost.decode_bytes
+        self._model = model
 
-def _to_bytes(batch: tf.Tensor) -> np.ndarray:
-    """NaN shows as 0: a sample that overflows early in a training must not end it."""
-    return quantize(np.nan_to_num(np.asarray(batch)[0]))
+    @property
+    def can_downscale(self) -> bool:
+        """See `Runtime.can_downscale`."""
+        return self._model.flow.has_lr
+
+    def decode(self, lr: np.ndarray, latents: Sequence[np.ndarray]) -> np.ndarray:
+        """See `Runtime.decode`."""
+        drawn = any(np.any(latent) for latent in latents)
+        return np.nan_to_num(self._model.decode(lr, latents if drawn else None, guard=True).numpy())
+
+    def downscale(self, hr: np.ndarray) -> np.ndarray:
+        """See `Runtime.downscale`."""
+        return np.nan_to_num(self._model.downscale(hr).numpy())
+
+    def log_prob(self, hr: np.ndarray, lr: np.ndarray) -> np.ndarray:
+        """See `Runtime.log_prob`."""
+        least = float(np.finfo(np.float32).min)
+        return np.nan_to_num(self._model.log_prob(hr, lr).numpy(), nan=least, posinf=least, neginf=least)
