@@ -206,6 +206,25 @@ def test_warmup_requests_replay(served, runtime):
     assert sorted(names) == sorted(runtime._signatures)
 
 
+@pytest.mark.parametrize(
+    ("temperature", "seed", "message"),
+    [
+        ([np.nan, 0.5], [1, 2], "finite temperatures of at least 0"),
+        ([0.5, -0.1], [1, 2], "finite temperatures of at least 0"),
+        ([np.inf], [1, 2], "finite temperatures of at least 0"),
+        ([0.5, 0.5, 0.5], [1, 2], "one temperature, or one for each image"),
+        ([0.5, 0.5], [1], "one temperature, or one for each image"),
+    ],
+)
+def test_draws_that_cannot_be_are_refused(served, temperature, seed, message):
+    runtime = open_runtime(served[1])
+    inputs = {"image": np.zeros((2, 6, 5, 3), np.uint8), "seed": np.array(seed)}
+    with pytest.raises(HCFlowError, match=message):
+        runtime.call("sample", temperature=np.array(temperature, np.float32), **inputs)
+    one_for_all = runtime.call("sample", temperature=np.array([0.5], np.float32), **inputs | {"seed": np.array([1, 2])})
+    assert one_for_all["image"].shape == (2, 24, 20, 3)
+
+
 def test_refuses_what_is_too_large_or_no_image(runtime):
     with pytest.raises(HCFlowError, match="must have 1 to 1024 pixels"):
         runtime.call("upscale", image=np.zeros((1, 33, 32, 3), np.uint8))

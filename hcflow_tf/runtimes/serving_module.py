@@ -54,7 +54,8 @@ class ServingModule(tf.Module):
             return {"image": _to_bytes(self._folded.decode(_to_float(image)))}
 
     def _sample(self, image: tf.Tensor, temperature: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-        with tf.control_dependencies([self._check_size(tf.shape(image)[1:3], 1)]):
+        checks = [self._check_size(tf.shape(image)[1:3], 1), *_check_draws(tf.shape(image)[0], temperature, seed)]
+        with tf.control_dependencies(checks):
             return {"image": _to_bytes(self._folded.sample(_to_float(image), temperature, seed))}
 
     def _downscale(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -62,7 +63,7 @@ class ServingModule(tf.Module):
         with tf.control_dependencies([self._check_size(tf.shape(image)[1:3], scale)]):
             missing = -tf.shape(image)[1:3] % scale
             image = tf.pad(image, [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]], "SYMMETRIC")
-            return {"image": _to_bytes(self._folded.encode(_to_float(image))[0])}
+            return {"image": _to_bytes(self._folded.downscale(_to_float(image)))}
 
     def _upscale_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._each(image_bytes, self._upscale, 1)
@@ -102,6 +103,20 @@ class ServingModule(tf.Module):
         limit, pixels = self._max_pixels * scale**2, tf.reduce_prod(tf.cast(size, tf.int64))
         message = f"the image must have 1 to {limit} pixels (tile larger ones)"
         return tf.debugging.Assert((pixels > 0) & (pixels <= limit), [message, "height and width:", size])
+
+
+def _check_draws(batch: tf.Tensor, temperature: tf.Tensor, seed: tf.Tensor) -> list[tf.Operation]:
+    """Fails with INVALID_ARGUMENT unless there is a finite temperature of at least 0, one or [batch], and a seed for each image."""
+    counts = [tf.size(temperature), tf.size(seed)]
+    message = "expected one temperature, or one for each image of the batch, and a seed for each; images, temperatures, seeds:"
+    fitting = ((counts[0] == 1) | (counts[0] == batch)) & (counts[1] == batch)
+    return [
+        tf.debugging.Assert(fitting, [message, batch, *counts]),
+        tf.debugging.Assert(
+            tf.reduce_all(tf.math.is_finite(temperature) & (temperature >= 0)),
+            ["expected finite temperatures of at least 0, got:", temperature],
+        ),
+    ]
 
 
 def _concrete(function: object, **specs: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
