@@ -106,7 +106,7 @@ class ServingModule(tf.Module):
 
 
 def _check_draws(batch: tf.Tensor, temperature: tf.Tensor, seed: tf.Tensor) -> list[tf.Operation]:
-    """Fails with INVALID_ARGUMENT unless there is a finite temperature of at least 0, one or [batch], and a seed for each image."""
+    """Fails with INVALID_ARGUMENT unless the temperatures, one or [batch], are finite and at least 0, and the seeds [batch]."""
     counts = [tf.size(temperature), tf.size(seed)]
     message = "expected one temperature, or one for each image of the batch, and a seed for each; images, temperatures, seeds:"
     fitting = ((counts[0] == 1) | (counts[0] == batch)) & (counts[1] == batch)
