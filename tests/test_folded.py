@@ -11,7 +11,7 @@ from hcflow_tf.config import ModelConfig
 from hcflow_tf.models.flow_model import LR_LOG_STD, gaussian_log_prob, latent_log_prob
 from hcflow_tf.models.folded import InferenceModel
 from hcflow_tf.models.hcflow import HCFlow
-from hcflow_tf.networks.feature_extractor import before_upsampling
+from hcflow_tf.networks.layers import before_upsampling
 
 SMALL = {"main_width": 6, "conditional_width": 5, "rrdb_blocks": (1, 2), "rrdb_features": 6, "rrdb_growth": 3}
 CONFIGS = {

@@ -34,6 +34,30 @@ def convolve(affine: Affine, x: tf.Tensor) -> tf.Tensor:
     return y if bias is None else tf.nn.bias_add(y, bias)
 
 
+def before_upsampling(kernel: tf.Tensor, factor: int) -> tf.Tensor:
+    """The kernel K' with depth_to_space(conv(x, K'), factor) = conv(upsample(x, factor), K), nearest neighbour.
+
+    Exact with zero padding too: a fine pixel lies outside if and only if its coarse pixel does.
+
+    Args:
+      kernel: K, [3, 3, in, out].
+      factor: of the upsampling; 1 leaves the kernel as it is.
+
+    Returns:
+      [3, 3, in, factor^2 out].
+    """
+    if factor == 1:
+        return kernel
+    inputs, outputs = kernel.shape[2:]
+    # Which tap of the coarse kernel a tap of the fine one falls on, for each of the factor^2 fine pixels of a coarse one.
+    falls_on = np.zeros((3, 3, factor, factor, 3, 3))
+    for phase_y, phase_x, row, column in np.ndindex(factor, factor, 3, 3):
+        falls_on[(phase_y + row - 1) // factor + 1, (phase_x + column - 1) // factor + 1, phase_y, phase_x, row, column] = 1
+    taps = tf.constant(falls_on.reshape(-1, 9), kernel.dtype) @ tf.reshape(kernel, [9, inputs * outputs])
+    phases_last = tf.transpose(tf.reshape(taps, [9, factor**2, inputs, outputs]), [0, 2, 1, 3])
+    return tf.reshape(phases_last, [3, 3, inputs, factor**2 * outputs])
+
+
 def of_outputs(scale: tf.Tensor) -> tf.Tensor:
     """A factor of each output [..., out], as what a kernel [..., height, width, in, out] is multiplied by."""
     return scale[..., None, None, None, :]

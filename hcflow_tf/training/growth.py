@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from hcflow_tf.config import ModelConfig
-from hcflow_tf.networks.feature_extractor import RESIDUAL_SCALE
+from hcflow_tf.networks.rrdb import RESIDUAL_SCALE
 
 Weights = Mapping[str, np.ndarray]
 
