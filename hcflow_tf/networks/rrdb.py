@@ -202,9 +202,9 @@ def _repeat(x: tf.Tensor, factor: int) -> tf.Tensor:
 class ConditionPyramid(ComputesInType):
     """What SRFlow is conditioned on, from inside an `RRDBNetwork`: lr -> [u_1, ..., u_L], finest first.
 
-    u_l = concat(features, stacked) has 1 / 2^l times the resolution of hr, so u_L half of lr's, with L = log2(scale) + 1. features: F = T + conv3x3(T), T the trunk's output, at lr's
-    resolution; F after the convolutions that enlarge it; F shrunk to half. stacked: the outputs of some RRDBs beside each
-    other, resized by nearest neighbour.
+    u_l = concat(features, stacked) has 1 / 2^l times the resolution of hr, so u_L half of lr's, with L = log2(scale) + 1.
+    features: F = T + conv3x3(T), T the trunk's output, at lr's resolution; F after the convolutions that enlarge it; F
+    shrunk to half. stacked: the outputs of some RRDBs beside each other, resized by nearest neighbour.
 
     References:
       [1] Lugmayr et al., SRFlow, ECCV 2020, section 3.3, as the released weights compute it.
