@@ -18,7 +18,7 @@ from tiny import tiny_config
 
 from hcflow_tf import bijectors as fb
 from hcflow_tf.bijectors.linear import log_abs_det
-from hcflow_tf.bijectors.log_scales import arctangent, bounded_above, unbounded
+from hcflow_tf.bijectors.log_scales import arctangent, bounded_above, sigmoid_scale, unbounded
 from hcflow_tf.bijectors.squeeze import haar, slow_channels
 from hcflow_tf.config import ModelConfig
 from hcflow_tf.models.hcflow import HCFlow
@@ -116,6 +116,10 @@ TABLE: dict[str, Callable[[str], Case]] = {
     "linear_after_haar": lambda d: Case(d, linear(8, d, before=haar(2)), (4, 2, 8)),
     "affine_coupling": lambda d: Case(d, fb.AffineCoupling(network(2, 6, d, 14)), (4, 2, 5)),
     "conditional_coupling": lambda d: Case(d, fb.ConditionalAffineCoupling(network(5, 6, d, 15)), (4, 2, 5), 3),
+    "conditional_coupling_sigmoid": lambda d: Case(
+        d, fb.ConditionalAffineCoupling(network(5, 6, d, 15), log_scale=sigmoid_scale), (4, 2, 5), 3
+    ),
+    "affine_injector": lambda d: Case(d, fb.AffineInjector(network(3, 10, d, 21), log_scale=sigmoid_scale), (4, 2, 5), 3),
     "low_frequency_affine": lambda d: Case(d, fb.AffineCoupling(network(3, 8, d, 16), passed=3), (4, 2, 7)),
     "low_frequency_shift": lambda d: Case(d, fb.ShiftCoupling(network(4, 3, d, 17)), (4, 2, 7)),
     "gaussian": lambda d: Case(d, fb.ConditionalGaussian(network(3, 8, d, 18), log_std=unbounded), (4, 2, 4), 3),
@@ -127,6 +131,18 @@ TABLE: dict[str, Callable[[str], Case]] = {
     "conditional_flow_step": lambda d: Case(
         d,
         fb.ConditionalFlowStep([linear(4, d), fb.ConditionalAffineCoupling(network(5, 4, d, 20))]),
+        (4, 2, 4),
+        3,
+    ),
+    "injected_flow_step": lambda d: Case(
+        d,
+        fb.ConditionalFlowStep(
+            [
+                linear(4, d),
+                fb.AffineInjector(network(3, 8, d, 22), log_scale=sigmoid_scale),
+                fb.ConditionalAffineCoupling(network(5, 4, d, 23), log_scale=sigmoid_scale),
+            ]
+        ),
         (4, 2, 4),
         3,
     ),

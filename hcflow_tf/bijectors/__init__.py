@@ -1,5 +1,6 @@
 """The flow layers: tfp bijectors over weights or networks they are handed; no Keras here."""
 
+from hcflow_tf.bijectors.affine_injector import AffineInjector
 from hcflow_tf.bijectors.base import FlowBijector
 from hcflow_tf.bijectors.conditional_gaussian import ConditionalGaussian
 from hcflow_tf.bijectors.coupling import AffineCoupling, ConditionalAffineCoupling, ShiftCoupling
@@ -10,6 +11,7 @@ from hcflow_tf.bijectors.squeeze import Squeeze
 
 __all__ = [
     "AffineCoupling",
+    "AffineInjector",
     "ConditionalAffineCoupling",
     "ConditionalFlowStep",
     "ConditionalGaussian",

@@ -32,6 +32,9 @@ class FlowBijector(tfb.Bijector):
     pass: change the weights, or open a GradientTape, before computing the value, not in between.
     """
 
+    takes_condition = False
+    """Whether its methods take `condition=`, an image as high and wide as x; for what is made of several layers."""
+
     def __init__(
         self,
         *,

@@ -27,6 +27,8 @@ class ConditionalGaussian(FlowBijector):
       [1] Liang et al., Hierarchical Conditional Flow, ICCV 2021, section 3.3.
     """
 
+    takes_condition = True
+
     def __init__(
         self,
         network: Callable[..., tf.Tensor],

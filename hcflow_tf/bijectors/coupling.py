@@ -91,6 +91,8 @@ class ConditionalAffineCoupling(AffineCoupling):
       [1] Liang et al., Hierarchical Conditional Flow, ICCV 2021, section 3.2.
     """
 
+    takes_condition = True
+
     # `condition` is required: a tfb.Chain drops conditions whose name it does not know without a word.
 
     def _check_forward(self, x: tf.Tensor, condition: tf.Tensor) -> None:

@@ -62,11 +62,13 @@ class FlowStep(FlowBijector):
 
 
 class ConditionalFlowStep(FlowStep):
-    """A `FlowStep` whose last layer takes a condition: linear map, conditional coupling.
+    """A `FlowStep` some of whose layers take a condition, all the same one: linear map, conditional coupling.
 
     References:
       [1] Liang et al., Hierarchical Conditional Flow, ICCV 2021, figure 3.
     """
+
+    takes_condition = True
 
     def _check_forward(self, x: tf.Tensor, condition: tf.Tensor) -> None:
         """Each layer checks its own input."""
@@ -78,4 +80,4 @@ class ConditionalFlowStep(FlowStep):
         return self._decode(y, condition=condition)
 
     def _conditions_of(self, layer: FlowBijector, condition: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"condition": condition} if layer is self._layers[-1] else {}
+        return {"condition": condition} if layer.takes_condition else {}

@@ -55,6 +55,15 @@ def arctangent(atan: Callable[[tf.Tensor], tf.Tensor] = tf.math.atan) -> LogScal
     return lambda h: BOUND * atan(h)
 
 
+def sigmoid_scale(h: tf.Tensor) -> tf.Tensor:
+    """s = log(sigmoid(h + 2) + 1e-4): scales in (1e-4, 1 + 1e-4), at first near 0.88.
+
+    References:
+      [1] Lugmayr et al., SRFlow, ECCV 2020, section 3.3, as the released weights compute it.
+    """
+    return tf.math.log(tf.sigmoid(h + 2.0) + 1e-4)
+
+
 def unbounded(h: tf.Tensor) -> tf.Tensor:
     """s = h: the log standard deviations of the released super-resolution models."""
     return h

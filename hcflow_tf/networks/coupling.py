@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Sequence
 import keras
 import tensorflow as tf
 
+from hcflow_tf.bijectors.log_scales import RAW_FACTOR
 from hcflow_tf.networks.layers import ActNorm, Affine, Conv, ScaledConv, convolve, halves, of_outputs, small_xavier
 from hcflow_tf.networks.part import Part, Value, Weights, stacked
 
@@ -36,8 +37,8 @@ class FCN(Part, keras.layers.Layer):
 
     in_groups = True
 
-    def __init__(self, passed: int, outputs: int, width: int, *, condition: int = 0, **kwargs):
-        """Args: condition, channels of the condition; 0 for a network without."""
+    def __init__(self, passed: int, outputs: int, width: int, *, condition: int = 0, raw_factor: float = RAW_FACTOR, **kwargs):
+        """Args: condition, channels of the condition, 0 for a network without; raw_factor, see `ScaledConv`."""
         super().__init__(**kwargs)
         dtype = self.dtype_policy
         self.passed, self.condition = passed, condition
@@ -45,7 +46,7 @@ class FCN(Part, keras.layers.Layer):
         self.actnorm_1 = ActNorm(width, name="actnorm_1", dtype=dtype)
         self.conv_2 = Conv(width, width, 1, use_bias=False, initializer=small_xavier(), name="conv_2", dtype=dtype)
         self.actnorm_2 = ActNorm(width, name="actnorm_2", dtype=dtype)
-        self.conv_3 = ScaledConv(width, outputs, name="conv_3", dtype=dtype)
+        self.conv_3 = ScaledConv(width, outputs, raw_factor=raw_factor, name="conv_3", dtype=dtype)
 
     def build(self, input_shape: tuple | None = None) -> None:
         """Creates the weights."""
@@ -79,7 +80,7 @@ class FCN(Part, keras.layers.Layer):
     @property
     def kind(self) -> Hashable:
         """See `Part.kind`."""
-        return (super().kind, self.passed)
+        return (super().kind, self.passed, self.conv_3.raw_factor)
 
     def _later(self, value: Value) -> tuple[Affine, Affine]:
         return self.actnorm_2.after(self.conv_2, value), self.conv_3.effective(value)
