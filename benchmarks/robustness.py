@@ -2,11 +2,12 @@
 
     python benchmarks/robustness.py --model sr-x4-compact [--hr DIR ...] [--graphics DIR] [--no-guard] [--output table.json]
 
-Kinds of LR pictures, the middle SIDE x SIDE pixels of each: the photographs of --hr, the same with noise of sigma 5 to 50
-and after JPEG of quality 20 to 90, the pictures of --graphics, and checkerboards, stripes, dither, flat and saturated
-colours made here. For each kind and temperature: the share of values that are not finite, the share outside [-0.5, 1.5]
-before clipping, and the consistency, the PSNR of the sample shrunk by MATLAB's bicubic with its LR image. Without --hr the
-photographs that scikit-image ships are taken.
+Kinds of LR pictures, the middle SIDE x SIDE pixels of each: the photographs of --hr, the same with noise of sigma 5 to 50,
+after JPEG of quality 20 to 90, and with twice the contrast, clipped; the pictures of --graphics by the kind that their name
+says (00_text.png); and checkerboards, stripes, dither, flat and saturated colours made here. For each kind and temperature:
+the share of values that are not finite, the share outside [-0.5, 1.5] before clipping, and the consistency, the PSNR of the
+sample shrunk by MATLAB's bicubic with its LR image; for each kind, the mean share of its details that is beyond those of
+photographs (`hcflow info --model M PICTURE`). Without --hr the photographs that scikit-image ships are taken.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import io
 import json
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -44,21 +46,34 @@ def main() -> None:
     args = parser.parse_args()
     from hcflow_tf.runtimes.keras import KerasRuntime
 
-    runtime = KerasRuntime(args.model, guard=not args.no_guard)
-    figures: dict[str, dict[str, dict[str, float]]] = {}
+    runtime, beyond = KerasRuntime(args.model, guard=not args.no_guard), gauge(args.model)
+    figures: dict[str, dict[str, Any]] = {}
     for kind, pictures in kinds(args, runtime.scale):
-        figures[kind] = {}
-        for temperature in args.temperature:
-            figures[kind][str(temperature)] = measure(runtime, pictures, temperature, args.seeds if temperature else 1)
+        by_temperature = {tau: measure(runtime, pictures, tau, args.seeds if tau else 1) for tau in args.temperature}
+        figures[kind] = {"pictures": len(pictures), "beyond": beyond(pictures), "temperature": by_temperature}
         print(f"{kind}: done", file=sys.stderr)
     rows = [
-        [kind, temperature, f"{f['non_finite']:.2%}", f"{f['outside']:.3%}", f"{f['consistency']:.1f}"]
-        for kind, by_temperature in figures.items()
-        for temperature, f in by_temperature.items()
+        [f"{kind} ({of['pictures']})", f"{of['beyond']:.1%}", *map(cell, of["temperature"].values())]
+        for kind, of in figures.items()
     ]
-    print(format_table(["pictures", "temperature", "not finite", "outside [-0.5, 1.5]", "consistency, dB"], rows))
+    print(format_table(["pictures", "beyond photographs", *(f"temperature {tau}" for tau in args.temperature)], rows))
     if args.output:
         pathlib.Path(args.output).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+def cell(figures: dict[str, float]) -> str:
+    """Percent not finite / percent outside, consistency."""
+    return f"{100 * figures['non_finite']:.3g} / {100 * figures['outside']:.2g}, {figures['consistency']:.1f} dB"
+
+
+def gauge(model: str) -> Callable[[list[np.ndarray]], float]:
+    """Mean share of the pictures' details that is beyond those of photographs."""
+    from hcflow_tf.models.guard import measure_caps, sample_lr_images, share_at_caps
+    from hcflow_tf.weights.store import load_model
+
+    loaded = load_model(model)
+    caps = loaded.log_std_caps or measure_caps(loaded, sample_lr_images(loaded.scale))
+    return lambda pictures: float(np.mean([share_at_caps(loaded, caps, picture / np.float32(255)) for picture in pictures]))
 
 
 def kinds(args: argparse.Namespace, scale: int) -> Iterator[tuple[str, list[np.ndarray]]]:
@@ -74,13 +89,15 @@ def kinds(args: argparse.Namespace, scale: int) -> Iterator[tuple[str, list[np.n
         yield f"noise {sigma}", [clipped(image + rng.normal(0, sigma, image.shape)) for image in photographs]
     for quality in QUALITY:
         yield f"JPEG {quality}", [jpeg(image, quality) for image in photographs]
-    if args.graphics:
-        for path in find_images(args.graphics):
-            yield path.stem, [lr_of(path, scale, args.side)]
+    yield "contrast doubled", [clipped(2.0 * image - 127.5) for image in photographs]
+    graphics: dict[str, list[np.ndarray]] = {}
+    for path in find_images(args.graphics) if args.graphics else ():
+        graphics.setdefault(path.stem.replace("_", " ").lstrip("0123456789 "), []).append(lr_of(path, scale, args.side))
+    yield from graphics.items()
     y, x = np.mgrid[: args.side, : args.side]
     made = {"checkerboard": (x + y) % 2, "stripes": x % 2, "dither": rng.random(x.shape) < x / args.side}
     for name, mask in made.items():
-        yield name, [np.repeat((255 * mask).astype(np.uint8)[..., None], 3, axis=-1)]
+        yield f"{name} of LR pixels", [np.repeat((255 * mask).astype(np.uint8)[..., None], 3, axis=-1)]
     colours = [(0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255), (127, 127, 127)]
     yield "flat colours", [np.full((args.side, args.side, 3), colour, np.uint8) for colour in colours]
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import hcflow_tf
+from hcflow_tf.info import PARTLY_UNLIKE, UNLIKE
 from hcflow_tf.models.folded import InferenceModel
-from hcflow_tf.models.guard import ensure_guard, measure_caps, needs_guard, sample_lr_images
+from hcflow_tf.models.guard import QUANTILE, ensure_guard, measure_caps, needs_guard, sample_lr_images, share_at_caps
+from hcflow_tf.models.hcflow import HCFlow
 from hcflow_tf.runtimes.keras import KerasRuntime
 from hcflow_tf.runtimes.open import open_runtime
+from hcflow_tf.support import cli
 from hcflow_tf.support.errors import HCFlowError
-from hcflow_tf.weights.store import GUARD_FILE, load_model, save_model
+from hcflow_tf.weights.store import GUARD_FILE, assign_weights, load_model, save_model
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +107,7 @@ def test_caps_are_the_quantile_of_what_the_photographs_need():
     images = sample_lr_images(4, side=24)[:1]
     caps = measure_caps(model, images)
     seen: list[np.ndarray] = []
-    flow = model._guarded([[np.inf] * len(level) for level in caps])
+    flow = model.guarded_flow([[np.inf] * len(level) for level in caps])
     flow.levels[1].gaussian.observe(lambda log_std: seen.append(log_std.numpy()))
     flow.decode(tf.constant(images[0][None]), model.draw_latents((1, *images[0].shape), 0.8, 0))
     np.testing.assert_allclose(caps[1], np.quantile(seen[-1].reshape(-1, 21), 0.99, axis=0), rtol=1e-5)
@@ -120,3 +124,49 @@ def test_exports_carry_the_guard(shipped, kind, tmp_path):
     decoded = open_runtime(path).decode(lr, latents)
     expected = shipped.decode(lr, latents, guard=True).numpy()
     assert np.abs(decoded - expected).max() < 1e-3 * np.abs(expected).max()
+
+
+def test_the_share_at_the_caps_tells_photographs_from_other_pictures():
+    model = hcflow_tf.load_model("sr-x4-compact")
+    photographs = [share_at_caps(model, model.log_std_caps, lr) for lr in sample_lr_images(4, side=40)[:4]]
+    others = {name: share_at_caps(model, model.log_std_caps, lr[0]) for name, lr in unusual().items()}
+    assert max(photographs) < PARTLY_UNLIKE < UNLIKE < min(others.values()), (photographs, others)
+
+
+def test_the_share_at_the_caps_is_1_percent_where_they_were_measured_also_of_a_bounded_model_and_in_blocks():
+    model = hcflow_tf.load_model("sr-x4-compact")
+    lr = sample_lr_images(4, side=24)[0]
+    bounded = HCFlow(model.config.model_copy(update={"log_std_bound": 0.5}))
+    assign_weights(bounded, {name: np.asarray(weight) for name, weight in model.named_weights().items()}, source="shipped")
+    for each in (model, bounded):
+        caps = measure_caps(each, [lr])
+        assert share_at_caps(each, caps, lr) == pytest.approx(1 - QUANTILE, abs=2e-3)
+    blocks = [share_at_caps(bounded, caps, block) for block in (lr[:16, :16], lr[:16, 16:])]
+    expected = np.average(blocks, weights=[16, lr.shape[1] - 16])
+    assert share_at_caps(bounded, caps, lr[:16], side=16) == pytest.approx(expected)
+
+
+def test_info_says_how_well_the_model_knows_pictures(tmp_path, capsys):
+    for name, lr in (("photo", sample_lr_images(4, side=24)[0]), ("checkerboard", unusual()["checkerboard"][0])):
+        Image.fromarray(np.uint8(255 * lr + 0.5)).save(tmp_path / f"{name}.png")
+    (tmp_path / "bad.png").write_text("no picture")
+    assert cli.execute("info", ["--model", "sr-x4-compact", str(tmp_path)]) == 1
+    output, errors = capsys.readouterr()
+    checkerboard, photo = output.splitlines()
+    assert "checkerboard.png: 100.0% of its details" in checkerboard and "unlike them" in checkerboard
+    assert "photo.png: " in photo and photo.endswith("as photographs are")
+    assert "bad.png: not a PNG" in errors
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (["--model", "bicubic"], "give --model with a model directory"),
+        (["--config", "sr_x4"], "give --model with a model directory"),
+        (["--model", "rescale-x4-compact"], "only a conditional super-resolution model"),
+    ],
+)
+def test_info_refuses_pictures_where_there_is_nothing_to_say(model, message, tmp_path, capsys):
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    assert cli.execute("info", [*model, str(tmp_path / "a.png")]) == 2
+    assert message in capsys.readouterr().err

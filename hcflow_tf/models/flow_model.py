@@ -36,11 +36,11 @@ class FlowModel:
     def set_guard(self, caps: Sequence[Sequence[float]] | None) -> None:
         """Sets `log_std_caps`, which `sample`, and `decode` where asked, keep to; the flow itself stays as it is."""
         self.log_std_caps = caps
-        flow = self.flow if caps is None else self._guarded(caps)
+        flow = self.flow if caps is None else self.guarded_flow(caps)
         self._compiled_guarded_decode = tf.function(flow.decode, autograph=False, reduce_retracing=True)
 
-    def _guarded(self, caps: Sequence[Sequence[float]]) -> HierarchicalFlow:
-        """The flow whose log standard deviations are capped."""
+    def guarded_flow(self, caps: Sequence[Sequence[float]]) -> HierarchicalFlow:
+        """A new flow over the same weights whose log standard deviations keep to these caps; see `log_std_caps`."""
         raise NotImplementedError
 
     def _set_flow(self, flow: HierarchicalFlow, dtype: tf.DType) -> None:

@@ -42,5 +42,6 @@ class InferenceModel(FlowModel, tf.Module):
         self._set_flow(assemble(model.config, parts, atan=atan), dtype)
         self.set_guard(model.log_std_caps)
 
-    def _guarded(self, caps: Sequence[Sequence[float]]) -> HierarchicalFlow:
+    def guarded_flow(self, caps: Sequence[Sequence[float]]) -> HierarchicalFlow:
+        """See `FlowModel.guarded_flow`."""
         return assemble(self.config, self._parts, atan=self._atan, log_std_caps=caps)

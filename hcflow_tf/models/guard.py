@@ -8,12 +8,13 @@ with `model.log_std_bound` need no caps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import itertools
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from hcflow_tf.bijectors import HierarchicalFlow
 from hcflow_tf.data.resize import imresize
 from hcflow_tf.data.samples import held_out_photographs, training_photographs
 from hcflow_tf.images.images import read_image
@@ -59,16 +60,37 @@ def measure_caps(model: HCFlow, lr_images: Iterable[np.ndarray]) -> list[list[fl
     images = [tf.constant(image[None], tf.float32) for image in lr_images]
     caps = [[float("inf")] * channels for channels in model.latent_channels]
     for level in range(len(caps), 0, -1):
-        values = np.concatenate([_log_stds(model, model._guarded(caps), image, level) for image in images])
-        caps[level - 1] = [float(cap) for cap in np.quantile(values, QUANTILE, axis=0)]
+        values = [of_image[level] for image in images if level in (of_image := _log_stds(model, caps, image))]
+        if values:
+            caps[level - 1] = [float(cap) for cap in np.quantile(np.concatenate(values), QUANTILE, axis=0)]
     return caps
 
 
-def _log_stds(model: HCFlow, flow: HierarchicalFlow, lr: tf.Tensor, level: int) -> np.ndarray:
-    """[pixels, channels] of one level while a sample is decoded by this flow, which is changed so that it tells."""
-    gaussian, seen = flow.levels[level - 1].gaussian, []
-    if gaussian is None:
-        return np.full((1, model.latent_channels[level - 1]), np.inf)
-    gaussian.observe(lambda log_std: seen.append(log_std.numpy()))
+def share_at_caps(model: HCFlow, caps: Sequence[Sequence[float]], lr: np.ndarray, side: int = 128) -> float:
+    """How much of an LR picture is unlike photographs: the share of its standard deviations that the caps cut, in [0, 1].
+
+    The photographs that the caps are measured on have 1 - `QUANTILE`.
+
+    Args:
+      model: a super-resolution model with conditional Gaussians.
+      caps: of `measure_caps`, or the model's own `log_std_caps`.
+      lr: [h, w, 3] in [0, 1].
+      side: of the blocks that a larger picture is cut into, LR pixels; each is looked at by itself.
+    """
+    cut = total = 0
+    for top, left in itertools.product(range(0, lr.shape[0], side), range(0, lr.shape[1], side)):
+        block = tf.constant(lr[None, top : top + side, left : left + side], tf.float32)
+        for level, log_std in _log_stds(model, caps, block).items():
+            cut += int(np.sum(log_std >= np.asarray(caps[level - 1], np.float32)))
+            total += log_std.size
+    return cut / total
+
+
+def _log_stds(model: HCFlow, caps: Sequence[Sequence[float]], lr: tf.Tensor) -> dict[int, np.ndarray]:
+    """Of each level that has a Gaussian [pixels, channels], while a sample is decoded that keeps to these caps."""
+    flow, seen = model.guarded_flow(caps), dict[int, tf.Tensor]()
+    for level, parts in enumerate(flow.levels, start=1):
+        if parts.gaussian is not None:
+            parts.gaussian.observe(functools.partial(seen.__setitem__, level))
     flow.decode(lr, model.draw_latents(lr.shape, TEMPERATURE, SEED))
-    return seen[-1].reshape(-1, seen[-1].shape[-1])
+    return {level: log_std.numpy().reshape(-1, log_std.shape[-1]) for level, log_std in seen.items()}

@@ -281,7 +281,8 @@ class HCFlow(FlowModel, keras.Model):
         self.build()
         self._set_flow(assemble(config, self.parts(wide=not recompute), recompute=recompute), self.variable_dtype)
 
-    def _guarded(self, caps: Sequence[Sequence[float]]) -> bijectors.HierarchicalFlow:
+    def guarded_flow(self, caps: Sequence[Sequence[float]]) -> bijectors.HierarchicalFlow:
+        """See `FlowModel.guarded_flow`."""
         return assemble(self.config, self.parts(), log_std_caps=caps)
 
     def build(self, input_shape: tuple | None = None) -> None:
