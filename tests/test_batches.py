@@ -141,6 +141,8 @@ def test_a_picture_that_fails_in_the_model_does_not_stop_the_others(monkeypatch,
     calls = []
 
     def decode(self, lr, latents=()):
+        if np.ptp(lr) == 0:  # the gray picture that tells a bad picture from bad weights
+            return np.repeat(np.repeat(lr, 2, 1), 2, 2)
         calls.append(lr)
         if len(calls) == 2:
             return np.full_like(np.repeat(np.repeat(lr, 2, 1), 2, 2), np.inf)

@@ -452,19 +452,31 @@ def test_an_original_that_lies_is_not_believed(entry, tmp_path):
     assert Original.from_text(honest.to_text(), (7, 10), 4) == honest
 
 
-def test_damaged_weights_write_nothing(tmp_path):
-    class Damaged(BoxRuntime):
+@pytest.mark.parametrize("weights_are_bad", [False, True])
+def test_what_is_not_finite_writes_nothing_and_is_told_with_its_cause(weights_are_bad, tmp_path):
+    def spoilt(values, image):
+        return values * (np.inf if weights_are_bad or np.ptp(image) > 0 else 1)
+
+    class Exploding(BoxRuntime):
         def decode(self, lr, latents):
-            return super().decode(lr, latents) * np.nan
+            return spoilt(super().decode(lr, latents), lr)
+
+        def downscale(self, hr):
+            return spoilt(super().downscale(hr), hr)
 
         def log_prob(self, hr, lr):
-            return super().log_prob(hr, lr) * np.inf
+            return spoilt(super().log_prob(hr, lr), hr)
 
+    cause = ": so it does of a gray picture, its weights are" if weights_are_bad else ": the picture is too unlike"
     buffer = io.BytesIO()
     Image.fromarray(photograph(8, 8)).save(buffer, "PNG")
     (tmp_path / "in.png").write_bytes(buffer.getvalue())
-    with pytest.raises(HCFlowError, match="computes no finite likelihood"):
-        Scaler(Damaged()).log_prob(to_float(photograph(32, 32)), to_float(photograph(8, 8)))
-    with pytest.raises(HCFlowError, match=r"box computes values that are not finite numbers: the picture is too unlike"):
-        upscale_file(Scaler(Damaged()), tmp_path / "in.png", [tmp_path / "out.png"])
+    with pytest.raises(HCFlowError, match=f"box computes no finite likelihood{cause}"):
+        Scaler(Exploding()).log_prob(to_float(photograph(32, 32)), to_float(photograph(8, 8)))
+    with pytest.raises(HCFlowError, match=f"box computes values that are not finite{cause}"):
+        Scaler(Exploding()).downscale(to_float(photograph(32, 32)))
+    for temperature in (0.0, 0.8):
+        with pytest.raises(HCFlowError, match=f"box computes values that are not finite{cause}") as error:
+            upscale_file(Scaler(Exploding()), tmp_path / "in.png", [tmp_path / "out.png"], temperature=temperature)
+        assert ("--temperature" in str(error.value)) == (temperature > 0 and not weights_are_bad)
     assert not (tmp_path / "out.png").exists()

@@ -57,7 +57,7 @@ class Scaler:
           seed: of the latents.
 
         Raises:
-          HCFlowError: out of memory.
+          HCFlowError: out of memory, or the result is not finite.
         """
         latents, scale = self._draw_latents(lr.shape[0], lr.shape[1], temperature, seed), self.scale
         levels = len(latents)
@@ -68,6 +68,11 @@ class Scaler:
             tile.add(canvas, result[0], scale)
 
         canvas = self._run(lr.shape[:2], scale, decode)
+        if not np.isfinite(canvas).all():
+            height, width = self._gray(1).shape[1:3]
+            zeros = [z[None] for z in self._draw_latents(height, width, 0.0, 0)]
+            advice = "; take a lower --temperature, or 0, and no --no-guard" if temperature else ""
+            raise self._not_finite("values that are not finite", self.runtime.decode(self._gray(1), zeros), advice)
         return np.clip(canvas, 0.0, 1.0, out=canvas)
 
     def downscale(self, hr: np.ndarray) -> np.ndarray:
@@ -77,7 +82,7 @@ class Scaler:
           hr: [h, w, 3] float32 in [0, 1], any size; mirrored at the right and bottom up to a multiple of the scale.
 
         Raises:
-          HCFlowError: out of memory, or the runtime has no encoder.
+          HCFlowError: out of memory, the runtime has no encoder, or the result is not finite.
         """
         hr = pad_to_multiple(hr, self.scale)
 
@@ -86,6 +91,8 @@ class Scaler:
             tile.add(canvas, result[0], 1)
 
         canvas = self._run((hr.shape[0] // self.scale, hr.shape[1] // self.scale), 1, encode)
+        if not np.isfinite(canvas).all():
+            raise self._not_finite("values that are not finite", self.runtime.downscale(self._gray(self.scale)))
         return np.clip(canvas, 0.0, 1.0, out=canvas)
 
     def log_prob(self, hr: np.ndarray, lr: np.ndarray) -> float:
@@ -94,6 +101,9 @@ class Scaler:
         Args:
           hr: [scale h, scale w, 3] float32, dequantised.
           lr: [h, w, 3] float32 in [0, 1].
+
+        Raises:
+          HCFlowError: out of memory, or the result is not finite.
         """
 
         def log_prob_of(tile: Tile) -> float:
@@ -103,8 +113,22 @@ class Scaler:
 
         total = self._in_tiles(lr.shape[:2], lambda pieces: sum(map(log_prob_of, pieces)))
         if not math.isfinite(total):
-            raise HCFlowError(f"{self.runtime.name} computes no finite likelihood: the image is too unlike those of its training")
+            of_gray = self.runtime.log_prob(self._gray(self.scale), self._gray(1))
+            raise self._not_finite("no finite likelihood", of_gray)
         return total
+
+    def _gray(self, factor: int) -> np.ndarray:
+        """A gray picture [1, h, w, 3] that every runtime takes, and every sound model knows."""
+        height, width = self.runtime.fixed_lr_size or (MIN_TILE, MIN_TILE)
+        return np.full((1, height * factor, width * factor, 3), 0.5, np.float32)
+
+    def _not_finite(self, what: str, of_gray: np.ndarray, advice: str = "") -> HCFlowError:
+        """The error with its true cause: the picture, or the weights, if a gray picture has no finite result either."""
+        if np.isfinite(of_gray).all():
+            cause = f"the picture is too unlike those of its training{advice}"
+        else:
+            cause = "so it does of a gray picture, its weights are damaged or come from a training that diverged"
+        return HCFlowError(f"{self.runtime.name} computes {what}: {cause}")
 
     def _draw_latents(self, height: int, width: int, temperature: float, seed: int) -> list[np.ndarray]:
         """[z_1, ..., z_L] of the whole image, without a batch dimension; zeros take no memory."""
@@ -127,7 +151,7 @@ class Scaler:
 
         Raises:
           MemoryError: the image as a whole is too large, whatever the tiles.
-          HCFlowError: out of memory for a small tile; the model computes NaN.
+          HCFlowError: out of memory for a small tile.
         """
         canvas = np.zeros((lr_size[0] * factor, lr_size[1] * factor, 3), np.float32)
 
@@ -137,11 +161,6 @@ class Scaler:
                 work(tile, canvas)
 
         self._in_tiles(lr_size, fill)
-        if not np.isfinite(canvas).all():
-            raise HCFlowError(
-                f"{self.runtime.name} computes values that are not finite numbers: the picture is too unlike those of its "
-                "training; take a lower --temperature, or 0 (loading the model has checked its weights)"
-            )
         return canvas
 
     def _in_tiles(self, lr_size: tuple[int, int], attempt: Callable[[Iterable[Tile]], _Result]) -> _Result:
