@@ -23,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # so that a checkout works without being installed
 
 from hcflow_tf.metrics.table import format_table
+from hcflow_tf.support.latents import latent_shapes
 from hcflow_tf.weights.store import find_model
 
 KERAS, FOLDED = "keras model", "folded"
@@ -63,9 +64,7 @@ def _work(pipe: Connection, model: str, name: str, size: tuple[int, int]) -> Non
     """Answers "decode" with the seconds of one decoding, "facts" with peak memory, file size and Y-PSNR, until "stop"."""
     runtime = _KerasModel(model) if name == KERAS else _open(model if name == FOLDED else name)
     hr, lr = _photograph(runtime.scale, size)
-    levels = len(runtime.latent_channels)
-    shapes = [(1, size[0] << (levels - i), size[1] << (levels - i), c) for i, c in enumerate(runtime.latent_channels, 1)]
-    latents = [np.zeros(shape, np.float32) for shape in shapes]
+    latents = [np.zeros([1, *shape], np.float32) for shape in latent_shapes(*size, runtime.scale, runtime.latents)]
     image = runtime.decode(lr, latents)
     pipe.send("ready")
     while (request := pipe.recv()) != "stop":
@@ -79,13 +78,13 @@ def _work(pipe: Connection, model: str, name: str, size: tuple[int, int]) -> Non
 
 
 class _KerasModel:
-    """`HCFlow.decode`, without folding."""
+    """`TrainedModel.decode`, without folding."""
 
     def __init__(self, model: str):
         from hcflow_tf import load_model
 
         self._model = load_model(model)
-        self.scale, self.latent_channels = self._model.scale, self._model.flow.latent_channels
+        self.scale, self.latents = self._model.scale, self._model.latents
 
     def decode(self, lr: np.ndarray, latents: list[np.ndarray]) -> np.ndarray:
         return self._model.decode(lr, latents).numpy()

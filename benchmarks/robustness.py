@@ -129,12 +129,13 @@ def measure(runtime, pictures: list[np.ndarray], temperature: float, seeds: int)
     """Means over pictures and seeds."""
     from hcflow_tf.data.resize import imresize
     from hcflow_tf.metrics.psnr import psnr
-    from hcflow_tf.models.latents import draw_latents, latent_shapes
+    from hcflow_tf.models.latents import draw_latents
+    from hcflow_tf.support.latents import latent_shapes
 
     rows = []
     for picture in pictures:
         lr = np.repeat((picture / np.float32(255))[None].astype(np.float32), seeds, axis=0)
-        shapes = latent_shapes(*picture.shape[:2], runtime.latent_channels)
+        shapes = latent_shapes(*picture.shape[:2], runtime.scale, runtime.latents)
         latents = [z.numpy() for z in draw_latents(np.arange(seeds), temperature, shapes)]
         decoded = runtime.decode(lr, latents)
         finite = np.isfinite(decoded)

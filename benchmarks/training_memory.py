@@ -71,7 +71,7 @@ def _work(pipe: Connection, config_file: str, overrides: list[str]) -> None:
     import tensorflow as tf
 
     from hcflow_tf.config import load_config
-    from hcflow_tf.models.hcflow import HCFlow
+    from hcflow_tf.models.systems import make_model
     from hcflow_tf.training.step import TrainingStep
     from hcflow_tf.training.strategy import make_strategy
 
@@ -81,7 +81,7 @@ def _work(pipe: Connection, config_file: str, overrides: list[str]) -> None:
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     with strategy.scope():
-        model = HCFlow(config.model, mixed_precision=config.training.mixed_precision, recompute=config.training.recompute)
+        model = make_model(config.model, mixed_precision=config.training.mixed_precision, recompute=config.training.recompute)
     for variable in model.weights:
         variable.assign_add(WEIGHT_NOISE * rng.standard_normal(variable.shape))
     step = TrainingStep(config, model, strategy)

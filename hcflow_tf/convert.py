@@ -1,6 +1,6 @@
-"""Turns the authors' weights (a PyTorch .pth file) into a model directory.
+"""Turns the authors' weights (a PyTorch .pth file) of HCFlow or IRN into a model directory.
 
-Task, scale, numbers of steps, widths and blocks are inferred from the names and shapes in the file. --released downloads
+System, task, scale, numbers of steps, widths and blocks are inferred from the names and shapes in the file. --released downloads
 one of the authors' files first (kept in ~/.cache/hcflow_tf; an interrupted download goes on where it stopped; the
 environment variable HCFLOW_MIRROR names a folder of the files elsewhere).
 """
@@ -54,7 +54,7 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> None:
     """Reads the weight file at `path` and writes the model directory `output`; prints what it found.
 
     Raises:
-      HCFlowError: the file cannot be read or is not an HCFlow model's, or the directory cannot be written.
+      HCFlowError: the file cannot be read or is of no known system, or the directory cannot be written.
     """
     import numpy as np
 
@@ -72,20 +72,18 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> None:
         raise HCFlowError(f"{path}: {error}") from error
 
     from hcflow_tf.models.guard import ensure_guard
-    from hcflow_tf.models.hcflow import HCFlow
+    from hcflow_tf.models.systems import make_model
 
-    model = HCFlow(config)
+    model = make_model(config)
     assign_weights(model, mapped, source=path)
     ensure_guard(model)
     save_model(model, output)
-    fixed = sum(value.size for name, value in state.items() if name.endswith(".haar_weights"))
+    ignored = sum(value.size for name, value in state.items() if weights.is_ignored(name, config))
     rows = {
+        "system": config.system,
         "task": f"{config.task} x{config.scale}",
-        "steps": f"L {config.levels}, K {config.main_steps}, P {config.conditional_steps}",
-        "coupling widths": f"{config.main_width} and {config.conditional_width}",
-        "RRDB blocks": f"{config.rrdb_blocks[0]} and {config.rrdb_blocks[1]} per level",
-        "RRDB features": f"{config.rrdb_features}, growth {config.rrdb_growth}",
-        "parameters": f"{model.count_params():,}" + (f" (the file's {fixed} fixed Haar values not counted)" if fixed else ""),
+        **config.describe(),
+        "parameters": f"{model.count_params():,}" + (f" (and {ignored:,} values that are no weights)" if ignored else ""),
         "written to": str(output),
     }
     print("\n".join(f"{name:16} {value}" for name, value in rows.items()))

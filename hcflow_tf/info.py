@@ -58,7 +58,7 @@ def _gauge(args: argparse.Namespace) -> int:
     from hcflow_tf.weights.store import load_model
 
     model = load_model(args.model)
-    if model.config.makes_lr or not any(level.gaussian for level in model.flow.levels):
+    if model.config.makes_lr or not model.flow.has_gaussians:
         raise UsageError(f"{args.model}: only a conditional super-resolution model can say how well it knows a picture")
     caps = model.log_std_caps or measure_caps(model, sample_lr_images(model.scale))
     for picture in pictures:
@@ -85,8 +85,8 @@ def _describe(args: argparse.Namespace) -> None:
     from hcflow_tf.weights.store import read_model, weight_shapes
 
     if args.config:
-        config = load_config(args.config).model
-        _print_network(config, weight_shapes(config))
+        section = load_config(args.config).model
+        _print_network(section, weight_shapes(section))
         return
     from hcflow_tf.runtimes.open import is_model_directory
 
@@ -101,11 +101,8 @@ def _print_network(config, shapes: dict) -> None:
     from hcflow_tf.models.complexity import measure
 
     cost = measure(config, shapes)
-    print(
-        f"{config.task} x{config.scale}: L {config.levels}, K {config.main_steps}, P {config.conditional_steps}, "
-        f"widths {config.main_width} and {config.conditional_width}, RRDB blocks {'+'.join(map(str, config.rrdb_blocks))}, "
-        f"features {config.rrdb_features}, growth {config.rrdb_growth}"
-    )
+    size = "; ".join(f"{what} {how_much}" for what, how_much in config.describe().items())
+    print(f"{config.system}, {config.task} x{config.scale}: {size}")
     print(_cost_table(cost, config.scale))
     print(f"downscaling alone: {cost.downscale_multiply_adds:,.0f} multiply-adds per HR pixel")
     print(

@@ -18,10 +18,11 @@ from tiny import tiny_config
 
 from hcflow_tf import bijectors as fb
 from hcflow_tf.bijectors.linear import log_abs_det
-from hcflow_tf.bijectors.log_scales import arctangent, bounded_above, sigmoid_scale, unbounded
+from hcflow_tf.bijectors.log_scales import arctangent, bounded_above, sigmoid, sigmoid_scale, unbounded
 from hcflow_tf.bijectors.squeeze import haar, slow_channels
-from hcflow_tf.config import ModelConfig
-from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.config import IRNConfig, ModelConfig, SystemConfig
+from hcflow_tf.models.systems import make_model
+from hcflow_tf.models.trained_model import TrainedModel
 from hcflow_tf.networks.layers import ActNorm, InvertibleMatrix
 from hcflow_tf.networks.linear_map import LinearMap
 
@@ -42,7 +43,7 @@ class Case:
     bijector: fb.FlowBijector
     shape: tuple[int, int, int]
     condition_channels: int | None = None
-    model: HCFlow | None = None
+    model: TrainedModel | None = None
     needs_lr: bool = False
 
     def conditions(self, batch_shape: tuple[int, ...]) -> dict[str, tf.Tensor]:
@@ -98,8 +99,11 @@ def linear(channels: int, dtype: str, **options) -> fb.Linear:
 
 
 def hierarchy(task: str, scale: int, dtype: str, **options) -> Case:
-    config = tiny_config(task, scale).model_dump() | options
-    model = HCFlow(ModelConfig(**config), dtype=dtype)
+    return hierarchy_of(ModelConfig(**tiny_config(task, scale).model_dump() | options), dtype)
+
+
+def hierarchy_of(config: SystemConfig, dtype: str) -> Case:
+    model = make_model(config, dtype=dtype)
     rng = np.random.default_rng(3)
     for weight in model.weights:
         start = np.eye(*weight.shape) if weight.name == "matrix" else 0.0  # not Keras' rotation: it has no seed
@@ -122,6 +126,9 @@ TABLE: dict[str, Callable[[str], Case]] = {
     "affine_injector": lambda d: Case(d, fb.AffineInjector(network(3, 10, d, 21), log_scale=sigmoid_scale), (4, 2, 5), 3),
     "low_frequency_affine": lambda d: Case(d, fb.AffineCoupling(network(3, 8, d, 16), passed=3), (4, 2, 7)),
     "low_frequency_shift": lambda d: Case(d, fb.ShiftCoupling(network(4, 3, d, 17)), (4, 2, 7)),
+    "invertible_block": lambda d: Case(
+        d, fb.InvertibleBlock(network(4, 3, d, 24), network(3, 4, d, 25), network(3, 4, d, 26), log_scale=sigmoid(0.8)), (4, 2, 7)
+    ),
     "gaussian": lambda d: Case(d, fb.ConditionalGaussian(network(3, 8, d, 18), log_std=unbounded), (4, 2, 4), 3),
     "gaussian_bounded": lambda d: Case(d, fb.ConditionalGaussian(network(3, 8, d, 18), log_std=arctangent()), (4, 2, 4), 3),
     "gaussian_bounded_above": lambda d: Case(
@@ -152,6 +159,8 @@ TABLE: dict[str, Callable[[str], Case]] = {
     "rescaling_x2": lambda d: hierarchy("rescaling", 2, d),
     "rescaling_x4": lambda d: hierarchy("rescaling", 4, d),
     "rescaling_x8": lambda d: hierarchy("rescaling", 8, d),
+    "irn_x2": lambda d: hierarchy_of(IRNConfig(scale=2, blocks=(2,), growth=4), d),
+    "irn_x4": lambda d: hierarchy_of(IRNConfig(scale=4, blocks=(1, 2), growth=4), d),
     "no_conditions_x4": lambda d: hierarchy("super_resolution", 4, d, conditions=("nothing", "nothing")),
     "own_images_x4": lambda d: hierarchy("super_resolution", 4, d, conditions=("own", "own")),
     "given_lr_x4": lambda d: hierarchy("super_resolution", 4, d, conditions=("own_and_below", "lr")),
@@ -634,7 +643,7 @@ def test_wrong_network_output_is_named(kind):
 def test_latents_that_do_not_fit_are_named():
     case = made("super_resolution_x4")
     lr, z_1, z_2 = case.y((2,))
-    with pytest.raises(ValueError, match=r"expected \[lr, z_1, ..., z_2\], got 2 tensors"):
+    with pytest.raises(ValueError, match=r"expected \[lr, z_1, z_2\], got 2 tensors"):
         case.bijector.inverse_and_log_det([lr, z_1])
     for wrong in (z_2[:, :1], z_2[..., :5], z_2[:1]):
         with pytest.raises(ValueError, match=r"expected z_2 of shape \[2, 2, 2, 21\] for lr \(2, 2, 2, 3\), got"):

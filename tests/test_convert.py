@@ -13,8 +13,8 @@ import pth
 import pytest
 
 from hcflow_tf import convert
-from hcflow_tf.config import ModelConfig
-from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.config import IRNConfig, ModelConfig, SystemConfig
+from hcflow_tf.models.systems import make_model
 from hcflow_tf.support import cli
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.weights import download
@@ -22,9 +22,17 @@ from hcflow_tf.weights import released as weights
 from hcflow_tf.weights.store import load_model
 
 SMALL = {"main_width": 5, "conditional_width": 6, "rrdb_blocks": (2, 1), "rrdb_features": 4, "rrdb_growth": 3}
-CONFIGS = {
+CONFIGS: dict[str, SystemConfig] = {
     "super_resolution": ModelConfig(task="super_resolution", scale=2, main_steps=3, conditional_steps=2, **SMALL),
     "rescaling": ModelConfig(task="rescaling", scale=4, main_steps=2, conditional_steps=1, **SMALL),
+    "irn": IRNConfig(scale=4, blocks=(2, 1), growth=5),
+}
+HAAR = {"rescaling": ["flow.layers.0.haar_weights"], "irn": ["operations.0.haar_weights", "operations.3.haar_weights"]}
+"""Entries of the fixed kernels in their files."""
+SIZES = {
+    "super_resolution": ("super_resolution x2", "L 1, K 3, P 2"),
+    "rescaling": ("rescaling x4", "L 2, K 2, P 1"),
+    "irn": ("rescaling x4", "2, 1 (finest level first)"),
 }
 
 
@@ -37,11 +45,9 @@ def torch():
 def released_state(task: str) -> dict[str, np.ndarray]:
     """Random weights of a small model under the authors' names, as their program would save them."""
     config, rng = CONFIGS[task], np.random.default_rng(0)
-    ours = {name: rng.standard_normal(variable.shape, np.float32) for name, variable in HCFlow(config).named_weights().items()}
-    state = weights.to_released(ours, config)
-    if task == "rescaling":
-        state["flow.layers.0.haar_weights"] = np.ones((12, 1, 2, 2), np.float32)
-    return state
+    shapes = {name: variable.shape for name, variable in make_model(config).named_weights().items()}
+    state = weights.to_released({name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}, config)
+    return state | {name: np.ones((12, 1, 2, 2), np.float32) for name in HAAR.get(task, ())}
 
 
 def run(capsys, *argv) -> tuple[int, str, str]:
@@ -58,12 +64,12 @@ def test_file_becomes_a_model_directory(task, tmp_path, capsys):
     assert code == 0
     model = load_model(tmp_path / "model")
     assert model.config == config
-    table = dict(line.split(maxsplit=1) for line in out.splitlines() if line.startswith(("task", "steps", "parameters")))
-    assert table["task"] == f"{task} x{config.scale}"
-    assert table["steps"] == f"L {config.levels}, K {config.main_steps}, P {config.conditional_steps}"
+    table = {line[:16].strip(): line[17:] for line in out.splitlines()}
+    assert table["system"] == config.system
+    assert (table["task"], table.get("steps") or table["blocks"]) == SIZES[task]
     assert table["parameters"].startswith(f"{model.count_params():,}")
     for name, variable in model.named_weights().items():
-        theirs = state[weights.names(config)[name][0]]
+        theirs = state[weights.names(config)[name].name]
         ours = np.asarray(variable)
         np.testing.assert_array_equal(ours, theirs.transpose(2, 3, 1, 0) if ours.ndim == 4 else theirs.reshape(ours.shape))
 
@@ -124,8 +130,14 @@ def test_a_missing_step_does_not_change_what_is_inferred():
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ({"conv.weight": (3, 3)}, "not the weights of an HCFlow model: expected entries named"),
-        ({}, "not the weights of an HCFlow model"),
+        ({"conv.weight": (3, 3)}, "not the weights of a known system: expected entries named flow.layers.*"),
+        ({}, "not the weights of a known system"),
+        ({"flow.weight": (3, 3)}, "not the weights of an HCFlow model: expected entries named flow.layers.*"),
+        ({"operations.1.F.conv1.weight": (3, 3)}, "not the weights of an IRN model: there is no convolution operations.1.F"),
+        (
+            {"operations.0.haar_weights": (), "operations.1.F.conv1.weight": (8, 9, 3, 3), "operations.2.haar_weights": ()},
+            "not the weights of an IRN model: blocks.1 would be 0",
+        ),
         (
             {name: value.shape for name, value in released_state("rescaling").items() if "conv_first.weight" not in name},
             "there is no convolution flow.level0_condFlow.conv_first.weight",
@@ -141,9 +153,9 @@ def test_a_missing_step_does_not_change_what_is_inferred():
             "there is no convolution flow.level0_condFlow.conv_first.weight",
         ),
     ],
-    ids=["another network", "nothing", "no width", "too many levels", "scalar"],
+    ids=["another network", "nothing", "no steps", "no levels", "no blocks", "no width", "too many levels", "scalar"],
 )
-def test_what_is_no_hcflow_model(shapes, message):
+def test_what_is_no_model(shapes, message):
     with pytest.raises(HCFlowError, match=message.replace("*", r"\*")):
         weights.infer_config(shapes)
 

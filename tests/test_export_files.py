@@ -42,10 +42,10 @@ def assert_runs_like(runtime, model, height: int, width: int, batch: int = 2) ->
     latents = [latent.numpy() for latent in model.draw_latents(lr.shape, 0.7, seed=5)]
     hr = model.flow.inverse_and_log_det([lr, *latents])[0]
     assert largest_error(runtime.decode(lr, latents), hr) <= TOLERANCE
-    assert (runtime.makes_lr, runtime.scale, tuple(runtime.latent_channels)) == (
+    assert (runtime.makes_lr, runtime.scale, runtime.latents) == (
         model.config.makes_lr,
         model.scale,
-        model.flow.latent_channels,
+        model.latents,
     )
     assert runtime.can_encode == (model.config.task == "rescaling")
     if runtime.can_encode:

@@ -10,7 +10,7 @@ from PIL import Image
 import hcflow_tf
 from hcflow_tf.info import PARTLY_UNLIKE, UNLIKE
 from hcflow_tf.models.folded import InferenceModel
-from hcflow_tf.models.guard import QUANTILE, ensure_guard, measure_caps, needs_guard, sample_lr_images, share_at_caps
+from hcflow_tf.models.guard import QUANTILE, ensure_guard, measure_caps, sample_lr_images, share_at_caps
 from hcflow_tf.models.hcflow import HCFlow
 from hcflow_tf.runtimes.keras import KerasRuntime
 from hcflow_tf.runtimes.open import open_runtime
@@ -97,7 +97,7 @@ def test_a_model_without_caps_gets_them_at_its_first_sample(tmp_path, monkeypatc
 
 def test_bounded_and_rescaling_models_need_no_guard():
     rescaling = hcflow_tf.load_model("rescale-x4-compact")
-    assert not needs_guard(rescaling)
+    assert not rescaling.needs_guard
     ensure_guard(rescaling)
     assert rescaling.log_std_caps is None
 

@@ -26,13 +26,14 @@ from hcflow_tf.runtimes.keras import KerasRuntime
 from hcflow_tf.runtimes.open import open_runtime
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError, UsageError
+from hcflow_tf.support.latents import halving_latents
 from hcflow_tf.weights.store import load_model, save_model
 
 
 class BoxRuntime(Runtime):
     """Scale 4: a 5x5 box blur of lr, enlarged, plus the latents; all that it sees lies within 2 LR pixels."""
 
-    name, task, scale, latent_channels = "box", "super_resolution", 4, (3, 3)
+    name, task, scale, latents = "box", "super_resolution", 4, halving_latents((3, 3))
     overlap = 4
 
     def __init__(self, *, memory_for: int | None = None, fixed: tuple[int, int] | None = None):

@@ -15,7 +15,6 @@ import hcflow_tf
 from hcflow_tf.compare import CROP
 from hcflow_tf.data.samples import held_out_photographs
 from hcflow_tf.images.images import read_image, write_image
-from hcflow_tf.models.guard import needs_guard
 from hcflow_tf.support import cli
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.weights import shipped
@@ -39,7 +38,7 @@ def test_they_are_small_and_fit_their_config(name):
     model = hcflow_tf.load_model(name)
     assert model.count_params() <= max_weights
     files = list(shipped.shipped_model(name).iterdir())
-    guard = ["guard.json"] if needs_guard(model) else []
+    guard = ["guard.json"] if model.needs_guard else []
     assert sorted(file.name for file in files) == ["about.json", "config.yaml", *guard, "weights.npz"]
     assert sum(file.stat().st_size for file in files) <= max_megabytes * 1e6
     assert (pathlib.Path(__file__).parents[1] / f"docs/models/{name}.md").is_file()

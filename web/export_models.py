@@ -97,7 +97,7 @@ def export(name: str, folder: pathlib.Path) -> dict:
         "name": name,
         "task": model.config.task,
         "scale": model.scale,
-        "latent_channels": list(model.flow.latent_channels),
+        "latent_channels": list(model.latent_channels),
         "overlap": cost.overlap,
         "decode_bytes": cost.decode_bytes,
         "probe": stored,

@@ -3,7 +3,7 @@
 from hcflow_tf.bijectors.affine_injector import AffineInjector
 from hcflow_tf.bijectors.base import FlowBijector
 from hcflow_tf.bijectors.conditional_gaussian import ConditionalGaussian
-from hcflow_tf.bijectors.coupling import AffineCoupling, ConditionalAffineCoupling, ShiftCoupling
+from hcflow_tf.bijectors.coupling import AffineCoupling, ConditionalAffineCoupling, InvertibleBlock, ShiftCoupling
 from hcflow_tf.bijectors.flow_step import ConditionalFlowStep, FlowStep
 from hcflow_tf.bijectors.hierarchical_flow import FlowLevel, HierarchicalFlow
 from hcflow_tf.bijectors.linear import Linear
@@ -19,6 +19,7 @@ __all__ = [
     "FlowLevel",
     "FlowStep",
     "HierarchicalFlow",
+    "InvertibleBlock",
     "Linear",
     "ShiftCoupling",
     "Squeeze",

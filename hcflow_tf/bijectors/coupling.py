@@ -16,7 +16,7 @@ from hcflow_tf.bijectors.base import (
     run_network,
     sum_per_image,
 )
-from hcflow_tf.bijectors.log_scales import LogScale, arctangent
+from hcflow_tf.bijectors.log_scales import LogScale, arctangent, sigmoid
 
 Network = Callable[..., tf.Tensor]
 
@@ -144,3 +144,63 @@ class ShiftCoupling(FlowBijector):
         shift = run_network(self._network, high)
         check_network_output(self.name, shift, self._changed)
         return shift
+
+
+class InvertibleBlock(FlowBijector):
+    """All channels change: the first ones by the others, then the others by the new first ones.
+
+    x_1, x_2 = split(x); y_1 = x_1 + F(x_2); s = log_scale(H(y_1)); y_2 = x_2 exp(s) + G(y_1); log|det| = sum(s).
+
+    References:
+      [1] Xiao et al., Invertible Image Rescaling, ECCV 2020, section 3.2.
+    """
+
+    def __init__(
+        self,
+        low_shift: Network,
+        high_shift: Network,
+        high_scale: Network,
+        *,
+        low: int = LOW_CHANNELS,
+        log_scale: LogScale | None = None,
+        name: str | None = None,
+    ):
+        """Creates the block.
+
+        Args:
+          low_shift: F, [batch, h, w, c - low] -> [batch, h, w, low].
+          high_shift: G, [batch, h, w, low] -> [batch, h, w, c - low].
+          high_scale: H, of the same shapes.
+          low: channels of the first part.
+          log_scale: from H's output to s; by default `log_scales.sigmoid(1.0)`.
+        """
+        super().__init__(name=name)
+        self._low_shift, self._high_shift, self._high_scale = low_shift, high_shift, high_scale
+        self._low, self._log_scale = low, log_scale or sigmoid(1.0)
+
+    def _check_forward(self, x: tf.Tensor) -> None:
+        check_image(self.name, x)
+        if x.shape[-1] <= self._low:
+            raise ValueError(f"{self.name}: expected more than {self._low} channels, got shape {x.shape}")
+
+    def _forward_and_log_det(self, x: tf.Tensor) -> ValueAndLogDet:
+        low, high = self._split(x)
+        low += self._run(self._low_shift, high, self._low)
+        log_scale = self._log_scale(self._run(self._high_scale, low, high.shape[-1]))
+        high = high * tf.exp(log_scale) + self._run(self._high_shift, low, high.shape[-1])
+        return tf.concat([low, high], axis=-1), sum_per_image(log_scale)
+
+    def _inverse_and_log_det(self, y: tf.Tensor) -> ValueAndLogDet:
+        low, high = self._split(y)
+        log_scale = self._log_scale(self._run(self._high_scale, low, high.shape[-1]))
+        high = (high - self._run(self._high_shift, low, high.shape[-1])) * tf.exp(-log_scale)
+        low -= self._run(self._low_shift, high, self._low)
+        return tf.concat([low, high], axis=-1), -sum_per_image(log_scale)
+
+    def _split(self, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.split(x, [self._low, x.shape[-1] - self._low], axis=-1)
+
+    def _run(self, network: Network, x: tf.Tensor, channels: int) -> tf.Tensor:
+        h = run_network(network, x)
+        check_network_output(self.name, h, channels)
+        return h

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from hcflow_tf.bijectors.base import CONDITION_SCOPE, FlowBijector, ValueAndLogDet, check_image
 from hcflow_tf.bijectors.conditional_gaussian import ConditionalGaussian
+from hcflow_tf.support.latents import Latent, latent_shapes
 
 ConditionSource = Literal["nothing", "lr", "own", "own_and_below"]
 """What conditions the latents of a level: nothing, the given LR image, its own image y_l, or that and all conditions of
@@ -26,7 +27,8 @@ class FlowLevel:
     Attributes:
       squeeze: halves height and width.
       steps: the K flow steps of the image path.
-      image_channels: how many channels of their output go on as y_l; the others are the latent path's.
+      image_channels: how many channels of their output go on as y_l; the others are the latent path's. Where these are
+        all channels, the level has no latents, and what follows is not used.
       conditional_steps: the P flow steps of the latent path.
       gaussian: its last layer; None where there is no condition.
       conditioned_on: what the condition is made from.
@@ -37,7 +39,7 @@ class FlowLevel:
     squeeze: FlowBijector
     steps: Sequence[FlowBijector]
     image_channels: int
-    conditional_steps: Sequence[FlowBijector]
+    conditional_steps: Sequence[FlowBijector] = ()
     gaussian: ConditionalGaussian | None = None
     conditioned_on: ConditionSource = "own_and_below"
     extractor: Callable[..., tf.Tensor] | None = None
@@ -56,7 +58,7 @@ class FlowLevel:
 
 
 class HierarchicalFlow(FlowBijector):
-    """hr [batch, h, w, 3] <-> [lr, z_1, ..., z_L]; the scale is 2^L.
+    """hr [batch, h, w, 3] <-> [lr, z_1, ..., z_L].
 
     Forward: for l = 1..L, y_l, a_l = split(steps_l(squeeze(y_{l-1}))), y_0 = hr, lr = y_L; then for l = L..1,
     c_l = phi_l(u_l), z_l = gaussian_l(conditional_steps_l(a_l | c_l) | c_l), with u_L = lr and
@@ -64,26 +66,46 @@ class HierarchicalFlow(FlowBijector):
     [batch, h/2^l, w/2^l, channels_l].
 
     What conditions a level is a choice (`FlowLevel.conditioned_on`): where it is the given LR image, both directions take
-    `lr=`. Where the last level's `image_channels` is 0, no image is an output: hr <-> [z_1, ..., z_L] given `lr=`.
+    `lr=`. Where the last level's `image_channels` is 0, no image is an output: hr <-> [z_1, ..., z_L] given `lr=`. A level whose
+    `image_channels` are all channels gives no latents: z_1, z_2, ... are then those of the levels that do (`latents`).
 
     References:
       [1] Liang et al., Hierarchical Conditional Flow, ICCV 2021, section 3.3 and figure 2.
     """
 
-    def __init__(self, levels: Sequence[FlowLevel], *, recompute: bool = False, name: str | None = None):
-        """Args: levels, finest first; recompute, keep of each flow step only its inputs for the backward pass."""
-        has_lr = bool(levels) and levels[-1].image_channels > 0
-        super().__init__(forward_min_event_ndims=3, inverse_min_event_ndims=[3] * (len(levels) + has_lr), name=name)
+    invertible = True
+    """Whether hr can be encoded."""
+
+    def __init__(
+        self, levels: Sequence[FlowLevel], *, scale: int | None = None, recompute: bool = False, name: str | None = None
+    ):
+        """Creates the flow.
+
+        Args:
+          levels: finest first.
+          scale: width of hr over width of lr, where lr is no output; by default, and where it is one, 2^L.
+          recompute: keep of each flow step only its inputs for the backward pass.
+        """
+        details, channels = [], 3
+        for level in levels:
+            details.append(4 * channels - level.image_channels)
+            channels = level.image_channels
+        has_lr = channels > 0
+        parts = has_lr + sum(count > 0 for count in details)
+        super().__init__(forward_min_event_ndims=3, inverse_min_event_ndims=[3] * parts, name=name)
         if not levels:
             raise ValueError(f"{self.name}: expected at least one level")
-        self._has_lr = has_lr
+        if any(count < 0 for count in details):
+            raise ValueError(f"{self.name}: expected at most as many image_channels as the level has, got {details} left over")
+        if has_lr and scale not in (None, 2 ** len(levels)):
+            raise ValueError(f"{self.name}: {len(levels)} levels with an LR image are of scale {2 ** len(levels)}, got {scale}")
+        self._has_lr, self._scale = has_lr, scale or 2 ** len(levels)
         self._levels = self._no_dependency(tuple(levels))
         self._recompute = recompute
-        self._latent_channels = []
-        channels = 3
-        for level in levels:
-            self._latent_channels.append(4 * channels - level.image_channels)
-            channels = level.image_channels
+        self._latents = self._no_dependency(
+            tuple(Latent(count, 2**number) for number, count in enumerate(details, start=1) if count)
+        )
+        self._has_latents = tuple(count > 0 for count in details)
 
     @property
     def levels(self) -> tuple[FlowLevel, ...]:
@@ -92,13 +114,13 @@ class HierarchicalFlow(FlowBijector):
 
     @property
     def scale(self) -> int:
-        """2^L."""
-        return 2 ** len(self._levels)
+        """Width of hr over width of lr."""
+        return self._scale
 
     @property
-    def latent_channels(self) -> tuple[int, ...]:
-        """Channels of z_1, ..., z_L."""
-        return tuple(self._latent_channels)
+    def latents(self) -> tuple[Latent, ...]:
+        """Channels and resolution of z_1, z_2, ..."""
+        return self._latents
 
     @property
     def has_lr(self) -> bool:
@@ -106,12 +128,17 @@ class HierarchicalFlow(FlowBijector):
         return self._has_lr
 
     @property
+    def has_gaussians(self) -> bool:
+        """Whether the latents of some level are standardised by a conditional Gaussian."""
+        return any(level.gaussian is not None for level in self._levels)
+
+    @property
     def needs_lr(self) -> bool:
         """Whether both directions take the condition `lr`."""
         return not self._has_lr or any(level.conditioned_on == "lr" for level in self._levels)
 
     def decode(self, lr: tf.Tensor, latents: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
-        """hr [batch, scale h, scale w, 3] of lr [batch, h, w, 3] and [z_1, ..., z_L].
+        """hr [batch, scale h, scale w, 3] of lr [batch, h, w, 3] and [z_1, z_2, ...].
 
         Without latents they are 0 (temperature 0), and what they would scale is not computed.
 
@@ -121,7 +148,7 @@ class HierarchicalFlow(FlowBijector):
         lr = tf.convert_to_tensor(lr)
         check_image(f"{self.name}: lr", lr, channels=3)
         if latents is None:
-            return self._walk_back(lr, [None] * len(self._levels))[0]
+            return self._walk_back(lr, [None] * len(self._latents))[0]
         latents = [tf.convert_to_tensor(latent) for latent in latents]
         self.check_latents(lr, latents)
         return self._walk_back(lr, latents)[0]
@@ -142,7 +169,7 @@ class HierarchicalFlow(FlowBijector):
         self._walk(hr, lr, lambda layer, x, **conditions: layer.initialise(x, **conditions))
 
     def _check_forward(self, x: tf.Tensor, lr: tf.Tensor | None = None) -> None:
-        check_image(self.name, x, channels=3, divisor=self.scale)
+        check_image(self.name, x, channels=3, divisor=2 ** len(self._levels))
         if self.needs_lr and lr is None:
             raise ValueError(f"{self.name}: expected the condition lr beside the image")
         if lr is not None:
@@ -152,8 +179,8 @@ class HierarchicalFlow(FlowBijector):
                 raise ValueError(f"{self.name}: expected lr of shape {expected} for this image, got {lr.shape}")
 
     def _check_inverse(self, y: list[tf.Tensor], lr: tf.Tensor | None = None) -> None:
-        names = [*(["lr"] if self._has_lr else []), "z_1", "...", f"z_{len(self._levels)}"]
-        if len(y) != len(self._levels) + self._has_lr:
+        names = [*(["lr"] if self._has_lr else []), *(f"z_{index + 1}" for index in range(len(self._latents)))]
+        if len(y) != len(names):
             raise ValueError(f"{self.name}: expected [{', '.join(names)}], got {len(y)} tensors")
         if self.needs_lr and lr is None and not self._has_lr:
             raise ValueError(f"{self.name}: expected the condition lr beside the latents")
@@ -162,16 +189,20 @@ class HierarchicalFlow(FlowBijector):
         latents = y[1:] if self._has_lr else y
         self.check_latents(image, latents)
 
+    def check_forward(self, hr: tf.Tensor, lr: tf.Tensor | None = None) -> None:
+        """Raises ValueError unless hr, and the condition lr where one is needed, have shapes that can be encoded."""
+        self._check_forward(hr, **({} if lr is None else {"lr": lr}))
+
     def check_latents(self, lr: tf.Tensor, latents: Sequence[tf.Tensor]) -> None:
-        """Raises ValueError unless [z_1, ..., z_L] fit this lr [batch, h, w, 3]."""
-        if len(latents) != len(self._levels):
-            raise ValueError(f"{self.name}: expected [z_1, ..., z_{len(self._levels)}], got {len(latents)} latents")
-        for level, (latent, channels) in enumerate(zip(latents, self._latent_channels, strict=True), start=1):
-            factor = 2 ** (len(self._levels) - level)
+        """Raises ValueError unless [z_1, z_2, ...] fit this lr [batch, h, w, 3]."""
+        if len(latents) != len(self._latents):
+            names = ", ".join(f"z_{index + 1}" for index in range(len(self._latents)))
+            raise ValueError(f"{self.name}: expected [{names}], got {len(latents)} latents")
+        for index, (latent, (channels, divisor)) in enumerate(zip(latents, self._latents, strict=True), start=1):
             batch, *sizes = lr.shape[:3]
-            expected = [batch, *(None if size is None else size * factor for size in sizes), channels]
+            expected = [batch, *(None if size is None else size * self._scale // divisor for size in sizes), channels]
             if not latent.shape.is_compatible_with(expected):
-                raise ValueError(f"{self.name}: expected z_{level} of shape {expected} for lr {lr.shape}, got {latent.shape}")
+                raise ValueError(f"{self.name}: expected z_{index} of shape {expected} for lr {lr.shape}, got {latent.shape}")
 
     def _forward_and_log_det(self, x: tf.Tensor, lr: tf.Tensor | None = None) -> ValueAndLogDet:
         return self._walk(x, lr)
@@ -188,8 +219,10 @@ class HierarchicalFlow(FlowBijector):
         latents: list[tf.Tensor] = []
         conditions: dict[int, tf.Tensor] = {}
         for number, level in reversed(list(enumerate(self._levels, start=1))):
+            detail = details[number - 1]
+            if detail is None:
+                continue
             with tf.name_scope(f"level_{number}"):
-                detail = details[number - 1]
                 condition = self._condition(number, images[number - 1], lr, conditions)
                 for layer, conditioned in level.latent_path(condition):
                     detail, log_det = run(layer, detail, **conditioned)
@@ -199,7 +232,7 @@ class HierarchicalFlow(FlowBijector):
 
     def _image_path(
         self, x: tf.Tensor, run: Callable[..., ValueAndLogDet]
-    ) -> tuple[list[tf.Tensor | None], list[tf.Tensor], tf.Tensor | float]:
+    ) -> tuple[list[tf.Tensor | None], list[tf.Tensor | None], tf.Tensor | float]:
         """y_1, ..., y_L; a_1, ..., a_L; and log|det| of the layers up to there."""
         images, details, total = [], [], 0.0
         for number, level in enumerate(self._levels, start=1):
@@ -212,10 +245,12 @@ class HierarchicalFlow(FlowBijector):
                 details.append(detail)
         return images, details, total
 
-    def _split(self, x: tf.Tensor, image_channels: int) -> tuple[tf.Tensor | None, tf.Tensor]:
-        """y_l and a_l."""
+    def _split(self, x: tf.Tensor, image_channels: int) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+        """y_l and a_l; None for what has no channels."""
         if not image_channels:
             return None, x
+        if image_channels == x.shape[-1]:
+            return x, None
         return tf.split(x, [image_channels, x.shape[-1] - image_channels], axis=-1)
 
     def _inverse_and_log_det(self, y: list[tf.Tensor], lr: tf.Tensor | None = None) -> ValueAndLogDet:
@@ -223,21 +258,24 @@ class HierarchicalFlow(FlowBijector):
         return self._walk_back(image if lr is None else lr, latents, image)
 
     def _walk_back(self, lr: tf.Tensor, latents: Sequence[tf.Tensor | None], image: tf.Tensor | None = None) -> ValueAndLogDet:
-        """lr and [z_1, ..., z_L] to hr and log|det|; image: y_L where it is not lr; a latent that is None is 0."""
+        """lr and [z_1, z_2, ...] to hr and log|det|; image: y_L where it is not lr; a latent that is None is 0."""
         total = 0.0
         conditions: dict[int, tf.Tensor] = {}
         if image is None and self._has_lr:
             image = lr
+        left = list(zip(self._latents, latents, strict=True))
         for number, level in reversed(list(enumerate(self._levels, start=1))):
             with tf.name_scope(f"level_{number}"):
-                detail = latents[number - 1]
-                path = level.latent_path(self._condition(number, image, lr, conditions))
-                if detail is None:
-                    detail, path = self._most_probable(number, lr, path)
-                for layer, conditioned in reversed(path):
-                    detail, log_det = self._run(layer, "inverse", detail, **conditioned)
-                    total += log_det
-                x = detail if image is None else tf.concat([image, detail], axis=-1)
+                x = image
+                if self._has_latents[number - 1]:
+                    latent, detail = left.pop()
+                    path = level.latent_path(self._condition(number, image, lr, conditions))
+                    if detail is None:
+                        detail, path = self._most_probable(latent, lr, path)
+                    for layer, conditioned in reversed(path):
+                        detail, log_det = self._run(layer, "inverse", detail, **conditioned)
+                        total += log_det
+                    x = detail if image is None else tf.concat([image, detail], axis=-1)
                 for layer in (*reversed(level.steps), level.squeeze):
                     x, log_det = self._run(layer, "inverse", x)
                     total += log_det
@@ -258,13 +296,13 @@ class HierarchicalFlow(FlowBijector):
             conditions[number] = level.extractor(*sources)
         return conditions[number]
 
-    def _most_probable(self, number: int, lr: tf.Tensor, path: list) -> tuple[tf.Tensor, list]:
-        """What z_l = 0 becomes in the Gaussian, and the rest of the path; without a Gaussian it stays 0."""
+    def _most_probable(self, latent: Latent, lr: tf.Tensor, path: list) -> tuple[tf.Tensor, list]:
+        """What this latent = 0 becomes in the Gaussian, and the rest of the path; without a Gaussian it stays 0."""
         gaussian, conditioned = path[-1] if path else (None, {})
         if isinstance(gaussian, ConditionalGaussian):
             return gaussian.mean(**conditioned), path[:-1]
-        shape, factor = tf.shape(lr), 2 ** (len(self._levels) - number)
-        return tf.zeros([shape[0], shape[1] * factor, shape[2] * factor, self._latent_channels[number - 1]], lr.dtype), path
+        shape = tf.shape(lr)
+        return tf.zeros([shape[0], *latent_shapes(shape[1], shape[2], self._scale, [latent])[0]], lr.dtype), path
 
     def _run(self, layer: FlowBijector, direction: str, x: tf.Tensor, **conditions: tf.Tensor) -> ValueAndLogDet:
         """One layer in one direction; where activations are recomputed, all that is kept of it are these inputs."""
@@ -280,11 +318,11 @@ class HierarchicalFlow(FlowBijector):
     @property
     def _factors(self) -> list[int]:
         """By what height and width of hr are divided in each part."""
-        return [*([self.scale] if self._has_lr else []), *(2**level for level in range(1, len(self._levels) + 1))]
+        return [*([self.scale] if self._has_lr else []), *(latent.divisor for latent in self._latents)]
 
     @property
     def _channels(self) -> list[int]:
-        return [*([3] if self._has_lr else []), *self._latent_channels]
+        return [*([3] if self._has_lr else []), *(latent.channels for latent in self._latents)]
 
     def _forward_dtype(self, dtype: tf.DType, **conditions: tf.DType) -> list[tf.DType]:
         return [dtype] * len(self._factors)

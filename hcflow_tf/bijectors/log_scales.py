@@ -64,6 +64,15 @@ def sigmoid_scale(h: tf.Tensor) -> tf.Tensor:
     return tf.math.log(tf.sigmoid(h + 2.0) + 1e-4)
 
 
+def sigmoid(bound: float) -> LogScale:
+    """s = bound (2 sigmoid(h) - 1), in (-bound, bound).
+
+    References:
+      [1] Xiao et al., Invertible Image Rescaling, ECCV 2020, section 3.2, as the released weights compute it.
+    """
+    return lambda h: bound * (2.0 * tf.sigmoid(h) - 1.0)
+
+
 def unbounded(h: tf.Tensor) -> tf.Tensor:
     """s = h: the log standard deviations of the released super-resolution models."""
     return h

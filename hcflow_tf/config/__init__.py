@@ -1,12 +1,12 @@
 """The typed schema of a run's YAML config and its strict reading."""
 
+from hcflow_tf.config.models import IRNConfig, ModelConfig, SystemConfig
 from hcflow_tf.config.schema import (
     FORMAT_VERSION,
     Config,
     DataConfig,
     ImageFolders,
     LossConfig,
-    ModelConfig,
     OptimizerConfig,
     TrainingConfig,
     dump_config,
@@ -19,10 +19,12 @@ __all__ = [
     "FORMAT_VERSION",
     "Config",
     "DataConfig",
+    "IRNConfig",
     "ImageFolders",
     "LossConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "SystemConfig",
     "TrainingConfig",
     "dump_config",
     "load_config",

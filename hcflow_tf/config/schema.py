@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import codecs
 import difflib
-import math
 import os
 import pathlib
-import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -15,7 +13,20 @@ import pydantic
 import yaml
 
 from hcflow_tf.config import strict_yaml
+from hcflow_tf.config.models import SECTIONS, AnyModelConfig, ModelConfig, SystemConfig
 from hcflow_tf.config.packaged import packaged_configs
+from hcflow_tf.config.types import (
+    Decay,
+    Fraction,
+    NonNegative,
+    Positive,
+    PositiveFloat,
+    Section,
+    Switch,
+    UpToThousands,
+    Weight,
+    shown,
+)
 from hcflow_tf.support.errors import UsageError
 from hcflow_tf.support.files import is_file, is_folder, read_file, write_atomically
 
@@ -27,84 +38,7 @@ MAX_PROBLEMS = 20
 """Problems of one config that are listed."""
 
 
-def _refuse_look_alikes(value: Any) -> Any:
-    """Pydantic would take true for 1 and "16" for 16."""
-    if isinstance(value, bool | str):
-        raise ValueError(f"expected a number, got {_shown(value)}")
-    return value
-
-
-_Number = pydantic.BeforeValidator(_refuse_look_alikes)
-# Above any sensible value, below what overflows, allocates everything or never ends.
-_MOST, _MOST_CHANNELS, _MOST_LAYERS, _MOST_AT_ONCE = 2**31 - 1, 4096, 1000, 2**16
-Positive = Annotated[int, _Number, pydantic.Field(ge=1, le=_MOST)]
-NonNegative = Annotated[int, _Number, pydantic.Field(ge=0, le=_MOST)]
-Channels = Annotated[Positive, pydantic.Field(le=_MOST_CHANNELS)]
-Layers = Annotated[Positive, pydantic.Field(le=_MOST_LAYERS)]
-Real = Annotated[float, _Number, pydantic.Field(allow_inf_nan=False)]
-Weight = Annotated[Real, pydantic.Field(ge=0.0)]
-PositiveFloat = Annotated[Real, pydantic.Field(gt=0.0)]
-Fraction = Annotated[Real, pydantic.Field(ge=0.0, le=1.0)]
-Decay = Annotated[Real, pydantic.Field(ge=0.0, lt=1.0)]
-Switch = pydantic.StrictBool
-Condition = Literal["nothing", "lr", "own", "own_and_below"]
-
-
-class _Section(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class ModelConfig(_Section):
-    """Hyperparameters of the network (paper section 4.1); L = log2(scale)."""
-
-    task: Literal["super_resolution", "rescaling"] = "super_resolution"
-    scale: Literal[2, 4, 8, 16] = 4
-    main_steps: Layers = 13
-    """K, flow steps per level on the image path."""
-    conditional_steps: Annotated[NonNegative, pydantic.Field(le=_MOST_LAYERS)] = 13
-    """P, conditional flow steps per level on the latent path."""
-    main_width: Channels = 64
-    """Hidden width of the FCN (super_resolution) or growth of the DenseBlock (rescaling)."""
-    conditional_width: Channels = 64
-    rrdb_blocks: tuple[Layers, Layers] = (7, 7)
-    """RRDB blocks in trunk A and trunk B of each level's feature extractor."""
-    rrdb_features: Channels = 64
-    rrdb_growth: Channels = 32
-    log_std_bound: Real | None = None
-    """Super-resolution: smooth upper bound of the log standard deviations of the latent path; None, as in the released
-    weights, leaves them free, and a sample of a picture unlike the training images may then overflow."""
-
-    conditions: tuple[Condition, ...] | None = None
-    """What conditions the latents of levels 1 (finest) to L: nothing, the given LR image, the level's own image y_l, or
-    that and the conditions of all levels below it; None: the last for all levels, as HCFlow does (paper, table 5)."""
-    lr_is_output: Switch = True
-    """Whether the flow gives an LR image beside the latents; false makes all channels of the last level latents."""
-
-    @property
-    def levels(self) -> int:
-        """L, the number of levels."""
-        return int(math.log2(self.scale))
-
-    @property
-    def level_conditions(self) -> tuple[Condition, ...]:
-        """`conditions`, said for each level."""
-        if self.conditions is not None:
-            return self.conditions
-        default: Condition = "own_and_below"
-        return (default,) * self.levels
-
-    @property
-    def condition_channels(self) -> int:
-        """Channels of a level's condition: super-resolution concatenates what two depths of the extractor give."""
-        return self.rrdb_features * (1 if self.task == "rescaling" else 2)
-
-    @property
-    def makes_lr(self) -> bool:
-        """Whether the model makes the LR images that it restores; else it takes those of MATLAB's bicubic."""
-        return self.task == "rescaling"
-
-
-class ImageFolders(_Section):
+class ImageFolders(Section):
     """HR folders and, in the same order, LR folders; without LR, it is computed by MATLAB's bicubic."""
 
     hr: tuple[str, ...] = ()
@@ -122,7 +56,7 @@ class ImageFolders(_Section):
         return self
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Where the images are and how crops are drawn from them."""
 
     train: ImageFolders = ImageFolders()
@@ -141,10 +75,10 @@ class DataConfig(_Section):
     cache_dir: str = "~/.cache/hcflow_tf"
     max_bad_share: Fraction = 0.01
     """Training stops before it starts if a larger share of the images is unreadable or too small."""
-    workers: Annotated[Positive, pydantic.Field(le=_MOST_AT_ONCE)] = 4
+    workers: UpToThousands = 4
 
 
-class LossConfig(_Section):
+class LossConfig(Section):
     """Weights of the losses (paper section 3.4 and 4.1); 0 switches one off."""
 
     nll: Weight = 1.0
@@ -180,7 +114,7 @@ class LossConfig(_Section):
     """torchvision's file (.pth) of AlexNet or VGG16; None downloads AlexNet's."""
 
 
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     """Adam with a learning rate that is halved at given steps or follows a cosine, and gradient clipping."""
 
     learning_rate: PositiveFloat = 2.5e-4
@@ -199,11 +133,11 @@ class OptimizerConfig(_Section):
     """The discriminator alone trains for this many steps first."""
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """Length, batch, seed, intervals and options of a training run."""
 
     steps: Positive = 300_000
-    batch_size: Annotated[Positive, pydantic.Field(le=_MOST_AT_ONCE)] = 16
+    batch_size: UpToThousands = 16
     """Over all replicas."""
     seed: NonNegative = 0
     start_from: str | None = None
@@ -224,11 +158,11 @@ class TrainingConfig(_Section):
     """Decay of the exponential moving average of the weights; 0 is off."""
 
 
-class Config(_Section):
+class Config(Section):
     """A whole run: what `configs/*.yaml` holds."""
 
     format_version: int = FORMAT_VERSION
-    model: ModelConfig = ModelConfig()
+    model: AnyModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
     losses: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -236,27 +170,17 @@ class Config(_Section):
 
     @pydantic.model_validator(mode="after")
     def _combinations(self) -> Config:
-        for problem in (*self._model_problems(), *self._data_problems(), *self._loss_problems(), *self._schedule_problems()):
+        for problem in (*self.model.problems(), *self._data_problems(), *self._loss_problems(), *self._schedule_problems()):
             raise ValueError(problem)
         return self
 
-    def _model_problems(self) -> Iterator[str]:
-        if self.model.task == "rescaling" and self.model.log_std_bound is not None:
-            yield "model.log_std_bound: a rescaling model's log standard deviations are bounded already; leave it out"
-        conditions, levels = self.model.level_conditions, self.model.levels
-        if len(conditions) != levels:
-            yield f"model.conditions: expected one for each of the {levels} levels, got {len(conditions)}"
-        if self.model.task == "rescaling" and (not self.model.lr_is_output or "lr" in conditions):
-            yield "model.conditions: a rescaling model makes its LR image itself; it must be an output and no condition is lr"
-        if not self.model.lr_is_output and conditions[-1] in ("own", "own_and_below"):
-            yield f"model.conditions: without model.lr_is_output the last level has no image of its own, got {conditions[-1]}"
-
     def _data_problems(self) -> Iterator[str]:
-        data, scale = self.data, self.model.scale
-        if data.crop_size % scale:
-            below = data.crop_size // scale * scale
-            nearest = " or ".join(str(size) for size in (below, below + scale) if size)
-            yield f"data.crop_size: {data.crop_size} is not divisible by model.scale {scale}; use {nearest}"
+        data, multiple = self.data, self.model.hr_multiple
+        if data.crop_size % multiple:
+            below = data.crop_size // multiple * multiple
+            nearest = " or ".join(str(size) for size in (below, below + multiple) if size)
+            divisor = f"model.scale {multiple}" if multiple == self.model.scale else f"{multiple}, as this model needs"
+            yield f"data.crop_size: {data.crop_size} is not divisible by {divisor}; use {nearest}"
         if data.sample_photographs and (data.train.hr or data.validation.hr):
             yield "data.sample_photographs: give either this or folders, not both"
 
@@ -264,7 +188,9 @@ class Config(_Section):
         losses = self.losses
         if not any((losses.nll, losses.pixel, losses.perceptual, losses.lpips, losses.adversarial)):
             yield "losses: nll, pixel, perceptual, lpips and adversarial are all 0, nothing would be trained"
-        if self.model.task == "rescaling" and losses.nll and losses.pixel:
+        if losses.nll and not self.model.has_likelihood:
+            yield f"losses.nll: a model of system {self.model.system} has no likelihood; set it to 0"
+        elif self.model.makes_lr and losses.nll and losses.pixel:
             yield "losses.nll: a rescaling model is trained without NLL (its losses are pixel, lr and latent); set it to 0"
         on_samples = losses.perceptual or losses.lpips or losses.adversarial
         if not self.training.start_from and (on_samples or (losses.nll and losses.pixel)):
@@ -334,7 +260,7 @@ def parse_config(text: str, overrides: list[str] | tuple[str, ...] = (), *, sour
     version = tree.get("format_version", FORMAT_VERSION)
     if version != FORMAT_VERSION:
         raise UsageError(
-            f"{source}: format_version is {_shown(version)}, this program reads {FORMAT_VERSION}; "
+            f"{source}: format_version is {shown(version)}, this program reads {FORMAT_VERSION}; "
             "use the hcflow_tf release that wrote it, or convert or train the model again"
         )
     try:
@@ -357,36 +283,39 @@ def save_config(config: Config, path: str | os.PathLike) -> None:
 
 def _explain(problem: Mapping[str, Any]) -> str:
     """One line for one pydantic error: key, reason, nearest valid name."""
-    key = ".".join(str(part) for part in problem["loc"])
+    path = problem["loc"]
+    system = path[1] if path[:1] == ("model",) and len(path) > 1 else "hcflow"  # pydantic's tag of the union
+    if path[:1] == ("model",):
+        path = ("model", *path[2:])
+    key = ".".join(str(part) for part in path)
     if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key; {_nearest_key(problem['loc'])}"
+        return f"{key}: unknown key; {_nearest_key(path, SECTIONS[system])}"
+    if problem["type"] == "union_tag_invalid":
+        return f"{key}.system: input should be {_either(SECTIONS)}, got '{problem['ctx']['tag']}'"
     if problem["type"] == "model_type":
-        got = "nothing" if problem["input"] is None else _shown(problem["input"])
+        got = "nothing" if problem["input"] is None else shown(problem["input"])
         return f"{key}: expected a section of keys, got {got}"
     if problem["type"] == "value_error":
         return ": ".join(part for part in (key, str(problem["ctx"]["error"])) if part)
     reason = problem["msg"].replace("valid tuple", "list").replace("Tuple", "list").replace(" after validation", "")
-    return f"{key}: {reason[0].lower()}{reason[1:]}, got {_shown(problem['input'])}"
+    return f"{key}: {reason[0].lower()}{reason[1:]}, got {shown(problem['input'])}"
 
 
-def _shown(value: Any) -> str:
-    """The value as Python writes it, cut to some 100 characters."""
-    short = reprlib.Repr()
-    short.maxstring = short.maxother = 100
-    try:
-        return short.repr(value)
-    except ValueError:  # Python refuses to write integers of more than 4300 digits
-        return "a number of thousands of digits"
+def _either(names: Iterable[str]) -> str:
+    """'a', 'b' or 'c'."""
+    *first, last = (f"'{name}'" for name in names)
+    return f"{', '.join(first)} or {last}"
 
 
-def _nearest_key(path: tuple) -> str:
+def _nearest_key(path: tuple, model_section: type[SystemConfig]) -> str:
     """The same name in another section, else the nearest name in this one, else all of this one's."""
     *parents, name = map(str, path)
-    section: Any = Config
-    for parent in parents:
+    sections = {key: field.annotation for key, field in Config.model_fields.items()} | {"model": model_section}
+    section: Any = sections[parents[0]] if parents else Config
+    for parent in parents[1:]:
         section = section.model_fields[parent].annotation
-    for other, field in Config.model_fields.items():
-        if name in getattr(field.annotation, "model_fields", ()):
+    for other, annotation in sections.items():
+        if name in getattr(annotation, "model_fields", ()):
             return f"did you mean {other}.{name}?"
     valid = list(section.model_fields)
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.4)

@@ -14,6 +14,7 @@ from hcflow_tf.inference.tiles import Tile, tiles
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.devices import gpu_memory
 from hcflow_tf.support.errors import HCFlowError, UsageError
+from hcflow_tf.support.latents import latent_shapes
 
 _Result = TypeVar("_Result")
 
@@ -60,10 +61,10 @@ class Scaler:
           HCFlowError: out of memory, or the result is not finite.
         """
         latents, scale = self._draw_latents(lr.shape[0], lr.shape[1], temperature, seed), self.scale
-        levels = len(latents)
+        factors = [scale // latent.divisor for latent in self.runtime.latents]
 
         def decode(tile: Tile, canvas: np.ndarray) -> None:
-            parts = [tile.cut(z, 2 ** (levels - level), mode="constant")[None] for level, z in enumerate(latents, start=1)]
+            parts = [tile.cut(z, factor, mode="constant")[None] for z, factor in zip(latents, factors, strict=True)]
             result = self.runtime.decode(tile.cut(lr, 1, mode="symmetric")[None], parts)
             tile.add(canvas, result[0], scale)
 
@@ -131,15 +132,14 @@ class Scaler:
         return HCFlowError(f"{self.runtime.name} computes {what}: {cause}")
 
     def _draw_latents(self, height: int, width: int, temperature: float, seed: int) -> list[np.ndarray]:
-        """[z_1, ..., z_L] of the whole image, without a batch dimension; zeros take no memory."""
-        channels = self.runtime.latent_channels
-        if not channels:
+        """[z_1, z_2, ...] of the whole image, without a batch dimension; zeros take no memory."""
+        if not self.runtime.latents:
             return []
         import tensorflow as tf
 
-        from hcflow_tf.models.latents import draw_latents, latent_shapes
+        from hcflow_tf.models.latents import draw_latents
 
-        shapes = latent_shapes(height, width, channels)
+        shapes = latent_shapes(height, width, self.scale, self.runtime.latents)
         if temperature == 0:
             return [np.broadcast_to(np.float32(0), shape) for shape in shapes]
         # On the CPU whatever runs the model: the same latents everywhere, and none of the accelerator's memory.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from hcflow_tf.bijectors import HierarchicalFlow
-from hcflow_tf.models.flow_model import LR_LOG_STD, gaussian_log_prob, latent_log_prob
+from hcflow_tf.models.flow_model import LR_LOG_STD, Flow, gaussian_log_prob, latent_log_prob
 
 _LUMA = (0.299, 0.587, 0.114)
 """Y of RGB by ITU-R BT.601."""
@@ -17,7 +16,7 @@ def round_straight_through(image: tf.Tensor) -> tf.Tensor:
     return image + tf.stop_gradient(rounded - image)
 
 
-def training_log_prob(flow: HierarchicalFlow, hr: tf.Tensor, lr: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+def training_log_prob(flow: Flow, hr: tf.Tensor, lr: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """log p(hr | lr) with the encoder's LR image rounded to 8 bits (straight-through), and [y, z_1, ..., z_L].
 
     Where the LR image is no output of the flow, it is a condition alone, and y is left out.

@@ -1,8 +1,8 @@
-"""What every model over a hierarchical flow can do: encode, decode, draw, sample, and say how likely an image is."""
+"""What every model can do over its flow: encode, decode, draw, sample, and say how likely an image is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,11 +10,16 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from hcflow_tf.bijectors import HierarchicalFlow
-from hcflow_tf.models.latents import check_temperature, draw_latents, latent_shapes
+from hcflow_tf.config import SystemConfig
+from hcflow_tf.models.latents import check_temperature, draw_latents
+from hcflow_tf.models.one_way import OneWay
+from hcflow_tf.support.latents import Latent, latent_shapes
 
 tfd = tfp.distributions
 Distribution: TypeAlias = Any
 """A `tfd.Distribution`; TFP has no types."""
+
+Flow: TypeAlias = HierarchicalFlow | OneWay
 
 LR_LOG_STD = -6.0
 """log standard deviation of the Gaussian around the LR image, as in the released training code."""
@@ -23,11 +28,20 @@ LR_LOG_STD = -6.0
 class FlowModel:
     """The functions of a model over its `flow`; a subclass sets it by `_set_flow`.
 
-    Images are NHWC RGB in [0, 1]; latents z_l are [batch, h_lr 2^(L-l), w_lr 2^(L-l), channels_l].
+    Images are NHWC RGB in [0, 1]; the shapes of the latents z_1, z_2, ... are those of `latents`. A model whose flow goes
+    one way alone (`can_encode`, `has_likelihood`) refuses what it cannot do.
+
+    Attributes:
+      config: hyperparameters, the section of its system.
+      assemble: (config, parts, **options) -> the flow over parts, live or computed: the one place that says what the system
+        is. Options: recompute (see `HierarchicalFlow`); atan, the arcus tangent to use; log_std_caps, see `models.guard`. A
+        system takes all of them and follows those that it has a use for.
     """
 
     name: str
-    flow: HierarchicalFlow
+    config: SystemConfig
+    flow: Flow
+    assemble: Callable[..., Flow]
     _dtype: tf.DType
 
     log_std_caps: Sequence[Sequence[float]] | None = None
@@ -39,11 +53,11 @@ class FlowModel:
         flow = self.flow if caps is None else self.guarded_flow(caps)
         self._compiled_guarded_decode = tf.function(flow.decode, autograph=False, reduce_retracing=True)
 
-    def guarded_flow(self, caps: Sequence[Sequence[float]]) -> HierarchicalFlow:
+    def guarded_flow(self, caps: Sequence[Sequence[float]]) -> Flow:
         """A new flow over the same weights whose log standard deviations keep to these caps; see `log_std_caps`."""
         raise NotImplementedError
 
-    def _set_flow(self, flow: HierarchicalFlow, dtype: tf.DType) -> None:
+    def _set_flow(self, flow: Flow, dtype: tf.DType) -> None:
         self.flow, self._dtype = flow, tf.as_dtype(dtype)
         self._compiled_encode = tf.function(flow.forward_and_log_det, autograph=False, reduce_retracing=True)
         self._compiled_downscale = tf.function(flow.downscale, autograph=False, reduce_retracing=True)
@@ -56,19 +70,40 @@ class FlowModel:
         return self.flow.scale
 
     @property
+    def latents(self) -> tuple[Latent, ...]:
+        """Channels and resolution of z_1, z_2, ...; none where a model gives one image for each lr."""
+        return self.flow.latents
+
+    @property
     def latent_channels(self) -> tuple[int, ...]:
-        """Channels of z_1, ..., z_L."""
-        return self.flow.latent_channels
+        """Channels of z_1, z_2, ..."""
+        return tuple(latent.channels for latent in self.latents)
+
+    @property
+    def needs_guard(self) -> bool:
+        """Whether the log standard deviations of its samples are free of any bound."""
+        return False
+
+    @property
+    def can_encode(self) -> bool:
+        """Whether `encode` works from hr alone."""
+        return self.flow.invertible and not self.flow.needs_lr
+
+    @property
+    def has_likelihood(self) -> bool:
+        """Whether `log_prob` works."""
+        return self.flow.invertible
 
     def encode(self, hr: tf.Tensor, lr: tf.Tensor | None = None) -> tuple[tf.Tensor | None, list[tf.Tensor]]:
-        """Returns lr, neither clipped nor rounded, and the standardised latents [z_1, ..., z_L].
+        """Returns lr, neither clipped nor rounded, and the standardised latents [z_1, z_2, ...].
 
         Args:
-          hr: [batch, height, width, 3] in [0, 1], height and width divisible by the scale.
+          hr: [batch, height, width, 3] in [0, 1], height and width divisible by the scale (`config.hr_multiple`).
           lr: its LR image, for a model that is conditioned on it (`flow.needs_lr`). Where it is no output, None comes back.
 
         Raises:
-          ValueError: the shape does not fit, or hr is of integers; names what was expected and what came.
+          ValueError: the shape does not fit, or hr is of integers; names what was expected and what came. Or the model has
+            no encoder.
         """
         parts, _ = self.encode_and_log_det(hr, lr)
         return (parts[0], parts[1:]) if self.flow.has_lr else (None, parts)
@@ -77,7 +112,7 @@ class FlowModel:
         """Returns [lr, z_1, ..., z_L] and log|det d[lr, z]/d hr|, [batch], nats; see `encode`."""
         hr = self._image("hr", hr)
         given = {"lr": self._image("lr", lr)} if lr is not None and self.flow.needs_lr else {}
-        self.flow._check_forward(hr, **given)
+        self.flow.check_forward(hr, **given)
         return self._compiled_encode(hr, **given)
 
     def downscale(self, hr: tf.Tensor) -> tf.Tensor:
@@ -96,7 +131,7 @@ class FlowModel:
 
         Args:
           lr: [batch, height, width, 3].
-          latents: [z_1, ..., z_L] as `encode` or `draw_latents` gives them; None: all 0 (temperature 0), and what they
+          latents: [z_1, z_2, ...] as `encode` or `draw_latents` gives them; None: all 0 (temperature 0), and what they
             would scale is not computed.
           guard: keep the standard deviations below `log_std_caps`, if the model has them: for latents that were drawn.
 
@@ -114,7 +149,7 @@ class FlowModel:
     def draw_latents(
         self, lr_shape: Sequence[int], temperature: float | tf.Tensor = 0.8, seed: int | tf.Tensor | None = None
     ) -> list[tf.Tensor]:
-        """Returns [z_1, ..., z_L] ~ N(0, temperature^2) for LR images of shape [batch, height, width, 3].
+        """Returns [z_1, z_2, ...] ~ N(0, temperature^2) for LR images of shape [batch, height, width, 3].
 
         Args:
           lr_shape: of the LR images.
@@ -133,7 +168,7 @@ class FlowModel:
             raise ValueError(f"{self.name}: expected one temperature or {count} of them, one for each image, got {given[0]}")
         if seeds.shape.rank == 0:
             seeds += tf.range(tf.cast(lr_shape[0], tf.int64))
-        shapes = latent_shapes(lr_shape[1], lr_shape[2], self.latent_channels)
+        shapes = latent_shapes(lr_shape[1], lr_shape[2], self.scale, self.latents)
         return draw_latents(seeds, temperature, shapes, self._dtype)
 
     def sample(
@@ -178,8 +213,11 @@ class FlowModel:
         """p(hr | lr) as a TFP distribution, batch shape [batch], for lr [batch, height, width, 3].
 
         Raises:
-          ValueError: the model is conditioned on the given LR image itself; use `log_prob` and `sample`.
+          ValueError: the model is conditioned on the given LR image itself; use `log_prob` and `sample`. Or it has no
+            likelihood.
         """
+        if isinstance(self.flow, OneWay):
+            raise self.flow.no_way_back()
         if self.flow.needs_lr:
             raise ValueError(
                 f"{self.name}: conditioned on the given LR image, it has no TFP distribution; use log_prob and sample"
@@ -187,7 +225,7 @@ class FlowModel:
         lr = self._image("lr", lr)
         batch, height, width = (tf.shape(lr)[axis] if size is None else size for axis, size in enumerate(lr.shape.as_list()[:3]))
         parts = [tfd.Normal(lr, tf.exp(tf.constant(LR_LOG_STD, lr.dtype)))]
-        for shape in latent_shapes(height, width, self.latent_channels):
+        for shape in latent_shapes(height, width, self.scale, self.latents):
             parts.append(tfd.Normal(tf.zeros([batch, *shape], lr.dtype), tf.ones([], lr.dtype)))
         base = tfd.JointDistributionSequential([tfd.Independent(part, 3) for part in parts])
         return tfd.TransformedDistribution(base, tfp.bijectors.Invert(self.flow))

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 import keras
 import tensorflow as tf
 
-from hcflow_tf.bijectors import HierarchicalFlow
-from hcflow_tf.models.flow_model import FlowModel
-from hcflow_tf.models.hcflow import HCFlow, assemble
+from hcflow_tf.models.flow_model import Flow, FlowModel
+from hcflow_tf.models.trained_model import TrainedModel
 from hcflow_tf.networks.part import compute
 
 
 class InferenceModel(FlowModel, tf.Module):
-    """The same functions as an `HCFlow` model's, of its flow over constants; equal to 1e-5 of the largest value.
+    """The same functions as a `TrainedModel`'s, of its flow over constants; equal to 1e-5 of the largest value.
 
     The inverses of the 1x1 convolutions are computed ahead, and what the networks compute from weights alone; every
     operation that is left exists in TensorFlow, LiteRT (built in, CPU and GPU) and ONNX.
@@ -23,7 +22,7 @@ class InferenceModel(FlowModel, tf.Module):
       config: hyperparameters.
     """
 
-    def __init__(self, model: HCFlow, *, atan: Callable[[tf.Tensor], tf.Tensor] = tf.math.atan):
+    def __init__(self, model: TrainedModel, *, atan: Callable[[tf.Tensor], tf.Tensor] = tf.math.atan):
         """Freezes the model's present weights; later changes of the model do not show here.
 
         Args:
@@ -31,7 +30,7 @@ class InferenceModel(FlowModel, tf.Module):
           atan: the arcus tangent to use; `log_scales.portable_atan` where the runtime has none.
         """
         super().__init__(name="inference_model")
-        self.config = model.config
+        self.config, self.assemble = model.config, model.assemble
         dtype = tf.as_dtype(model.variable_dtype)
 
         def float64(variable: keras.Variable) -> tf.Tensor:
@@ -39,9 +38,9 @@ class InferenceModel(FlowModel, tf.Module):
 
         parts = compute(model.parts(), float64, lambda weight: tf.constant(weight.numpy(), dtype))
         self._parts, self._atan = parts, atan
-        self._set_flow(assemble(model.config, parts, atan=atan), dtype)
+        self._set_flow(self.assemble(model.config, parts, atan=atan), dtype)
         self.set_guard(model.log_std_caps)
 
-    def guarded_flow(self, caps: Sequence[Sequence[float]]) -> HierarchicalFlow:
+    def guarded_flow(self, caps: Sequence[Sequence[float]]) -> Flow:
         """See `FlowModel.guarded_flow`."""
-        return assemble(self.config, self._parts, atan=self._atan, log_std_caps=caps)
+        return self.assemble(self.config, self._parts, atan=self._atan, log_std_caps=caps)

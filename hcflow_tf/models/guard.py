@@ -11,14 +11,16 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import numpy as np
 import tensorflow as tf
 
+from hcflow_tf.bijectors import HierarchicalFlow
 from hcflow_tf.data.resize import imresize
 from hcflow_tf.data.samples import held_out_photographs, training_photographs
 from hcflow_tf.images.images import read_image
-from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.models.flow_model import FlowModel
 
 QUANTILE = 0.99
 """Of the log standard deviations of a channel on natural photographs: one value in a hundred is above its cap."""
@@ -26,14 +28,9 @@ TEMPERATURE, SEED = 0.8, 0
 """Of the samples in which the finer levels' conditions are measured."""
 
 
-def needs_guard(model: HCFlow) -> bool:
-    """Whether the model's log standard deviations are free of any bound."""
-    return not model.config.makes_lr and model.config.log_std_bound is None
-
-
-def ensure_guard(model: HCFlow) -> None:
+def ensure_guard(model: FlowModel) -> None:
     """Measures the caps of a model that needs them and has none, on the photographs that scikit-image ships."""
-    if needs_guard(model) and model.log_std_caps is None:
+    if model.needs_guard and model.log_std_caps is None:
         model.set_guard(measure_caps(model, sample_lr_images(model.scale)))
 
 
@@ -48,7 +45,7 @@ def sample_lr_images(scale: int, side: int = 96) -> list[np.ndarray]:
     return images
 
 
-def measure_caps(model: HCFlow, lr_images: Iterable[np.ndarray]) -> list[list[float]]:
+def measure_caps(model: FlowModel, lr_images: Iterable[np.ndarray]) -> list[list[float]]:
     """The caps of each level, finest first, and channel: the `QUANTILE` of its log standard deviations on these images.
 
     Level by level, from coarse to fine, as in decoding; each level's sample keeps to its caps before the next is measured.
@@ -58,7 +55,7 @@ def measure_caps(model: HCFlow, lr_images: Iterable[np.ndarray]) -> list[list[fl
       lr_images: natural photographs, LR, [h, w, 3] in [0, 1].
     """
     images = [tf.constant(image[None], tf.float32) for image in lr_images]
-    caps = [[float("inf")] * channels for channels in model.latent_channels]
+    caps = [[float("inf")] * latent.channels for latent in model.latents]
     for level in range(len(caps), 0, -1):
         values = [of_image[level] for image in images if level in (of_image := _log_stds(model, caps, image))]
         if values:
@@ -66,7 +63,7 @@ def measure_caps(model: HCFlow, lr_images: Iterable[np.ndarray]) -> list[list[fl
     return caps
 
 
-def share_at_caps(model: HCFlow, caps: Sequence[Sequence[float]], lr: np.ndarray, side: int = 128) -> float:
+def share_at_caps(model: FlowModel, caps: Sequence[Sequence[float]], lr: np.ndarray, side: int = 128) -> float:
     """How much of an LR picture is unlike photographs: the share of its standard deviations that the caps cut, in [0, 1].
 
     The photographs that the caps are measured on have 1 - `QUANTILE`.
@@ -86,9 +83,9 @@ def share_at_caps(model: HCFlow, caps: Sequence[Sequence[float]], lr: np.ndarray
     return cut / total
 
 
-def _log_stds(model: HCFlow, caps: Sequence[Sequence[float]], lr: tf.Tensor) -> dict[int, np.ndarray]:
+def _log_stds(model: FlowModel, caps: Sequence[Sequence[float]], lr: tf.Tensor) -> dict[int, np.ndarray]:
     """Of each level that has a Gaussian [pixels, channels], while a sample is decoded that keeps to these caps."""
-    flow, seen = model.guarded_flow(caps), dict[int, tf.Tensor]()
+    flow, seen = cast(HierarchicalFlow, model.guarded_flow(caps)), dict[int, tf.Tensor]()
     for level, parts in enumerate(flow.levels, start=1):
         if parts.gaussian is not None:
             parts.gaussian.observe(functools.partial(seen.__setitem__, level))

@@ -14,13 +14,22 @@ from hcflow_tf.bijectors.coupling import LOW_CHANNELS
 from hcflow_tf.bijectors.log_scales import LogScale
 from hcflow_tf.bijectors.squeeze import haar, slow_channels
 from hcflow_tf.config import ModelConfig
-from hcflow_tf.models.flow_model import FlowModel
+from hcflow_tf.models.complexity import MEMORY_MARGIN, Place
+from hcflow_tf.models.trained_model import TrainedModel
 from hcflow_tf.networks.coupling import FCN, ConditionParts, DenseBlock, GivenCondition
 from hcflow_tf.networks.feature_extractor import FeatureExtractor
 from hcflow_tf.networks.flow_step import FlowStepWeights
 from hcflow_tf.networks.layers import FirstHalf, HaarMatrix, ScaledConv
 from hcflow_tf.networks.linear_map import ComputedMap, LinearMap
-from hcflow_tf.networks.part import Computed, Live, compute
+from hcflow_tf.networks.part import Computed, Live
+
+COST_PARTS = {
+    "main_step": "main flow steps",
+    "feature_extractor": "feature extractors",
+    "conditional_step": "conditional flow steps",
+    "gaussian": "conditional Gaussians",
+}
+"""Beginning of a weight's name within its level -> the part's name in `hcflow info`."""
 
 
 class CouplingKind(NamedTuple):
@@ -243,7 +252,7 @@ class Level(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="hcflow_tf")
-class HCFlow(FlowModel, keras.Model):
+class HCFlow(TrainedModel):
     """The bijection hr <-> [lr, z_1, ..., z_L] and the distributions that it defines.
 
     Images are NHWC RGB in [0, 1]; latents z_l are [batch, h_lr 2^(L-l), w_lr 2^(L-l), channels_l].
@@ -253,84 +262,50 @@ class HCFlow(FlowModel, keras.Model):
           Rescaling, ICCV 2021, https://arxiv.org/abs/2108.05301
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        *,
-        mixed_precision: bool = False,
-        recompute: bool = False,
-        dtype: str = "float32",
-        name: str = "hcflow",
-    ):
-        """Creates the model with all its weights.
+    config: ModelConfig
+    flow: bijectors.HierarchicalFlow
+    assemble = staticmethod(assemble)
 
-        Args:
-          config: hyperparameters.
-          mixed_precision: run the feature extractors in bfloat16; the flow stays exact.
-          recompute: compute activations again in the backward pass instead of keeping them; see docs/training.md.
-          dtype: float32, or float64 for tests of the mathematics.
-        """
-        super().__init__(name=name, dtype=dtype)
-        self.config = config
-        self._options = {"mixed_precision": mixed_precision, "recompute": recompute}
-        extractor_dtype = "mixed_bfloat16" if mixed_precision else dtype
+    @property
+    def needs_guard(self) -> bool:
+        """Whether the log standard deviations of its samples are free of any bound."""
+        return not self.config.makes_lr and self.config.log_std_bound is None
+
+    def make_layers(self, extractor_dtype: str, recompute: bool) -> None:
+        """See `TrainedModel`."""
         self.levels = [
-            Level(config, level, extractor_dtype, recompute, name=f"level_{level}", dtype=self.dtype_policy)
-            for level in range(1, config.levels + 1)
+            Level(self.config, level, extractor_dtype, recompute, name=f"level_{level}", dtype=self.dtype_policy)
+            for level in range(1, self.config.levels + 1)
         ]
-        self.build()
-        self._set_flow(assemble(config, self.parts(wide=not recompute), recompute=recompute), self.variable_dtype)
-
-    def guarded_flow(self, caps: Sequence[Sequence[float]]) -> bijectors.HierarchicalFlow:
-        """See `FlowModel.guarded_flow`."""
-        return assemble(self.config, self.parts(), log_std_caps=caps)
-
-    def build(self, input_shape: tuple | None = None) -> None:
-        """Creates the weights."""
-        for level in self.levels:
-            level.build(None)
-        self.built = True
 
     def parts(self, *, wide: bool = True) -> list[LevelParts]:
         """The parts of all levels, finest first; see `Level.parts`."""
         return [level.parts(wide=wide) for level in self.levels]
 
-    def computed_flow(self) -> bijectors.HierarchicalFlow:
-        """The flow over weights computed now, all at once: for a function that is traced, inside its gradient tape.
-
-        The same values and gradients as `flow`, from much fewer operations. Where activations are computed again in the
-        backward pass, so are the weights, and this is `flow`.
-        """
-        if self._options["recompute"]:
-            return self.flow
-        return assemble(self.config, compute(self.parts()))
-
-    def call(self, hr: tf.Tensor) -> list[tf.Tensor]:
-        """[lr, z_1, ..., z_L], as the flow's forward direction."""
-        return self.flow.forward_and_log_det(self._image("hr", hr))[0]
-
-    def initialise_actnorm(self, hr: tf.Tensor, lr: tf.Tensor | None = None) -> None:
-        """Sets every ActNorm from a batch of images [batch, height, width, 3], in the order of encoding.
-
-        The low-frequency channels of the image path are left alone, so that training starts from the averaged image as
-        LR image; see `Level` for the matrices of super-resolution, which start so that there are such channels.
-
-        Call it once, before training, outside of any strategy's replicas: all replicas then hold the same values.
-        """
-        given = self._image("lr", lr) if lr is not None and self.flow.needs_lr else None
-        assemble(self.config, self.parts(wide=False)).initialise(self._image("hr", hr), given)
-
-    def named_weights(self) -> dict[str, keras.Variable]:
-        """Every weight by its path, such as level_1/main_step_1/actnorm/bias, in a fixed order."""
-        return {variable.path.split("/", 1)[1]: variable for variable in self.weights}
-
-    def get_config(self) -> dict:
-        """What `from_config` makes the model again of, without its weights and its guard."""
-        return {"config": self.config.model_dump(mode="json"), **self._options, "dtype": self.variable_dtype, "name": self.name}
-
-    @classmethod
-    def from_config(cls, config: dict, custom_objects: dict | None = None) -> HCFlow:
-        """The model of `get_config`."""
-        return cls(
-            ModelConfig.model_validate(config["config"]), **{key: value for key, value in config.items() if key != "config"}
+    @staticmethod
+    def place_of(config: ModelConfig, name: str) -> Place:
+        """See `TrainedModel`."""
+        level_name, rest = name.split("/", 1)
+        level, part = int(level_name.removeprefix("level_")), next(part for part in COST_PARTS if rest.startswith(part))
+        # The Haar transform of rescaling is computed with the first step's linear map, as a 1x1 matrix.
+        has_haar = config.makes_lr and rest == "main_step_1/actnorm/bias"
+        return Place(
+            COST_PARTS[part],
+            divisor=2**level,
+            encodes=part == "main_step",
+            fixed_adds=(4 * image_channels(config, level - 1)) ** 2 if has_haar else 0,
         )
+
+    @staticmethod
+    def decode_bytes(config: ModelConfig) -> int:
+        """See `TrainedModel`.
+
+        The peak lies at the finest level: in a dense block (input, output, and their concatenation, beside the block's and
+        the trunk's residual), or in the conditional steps (the condition and its part of all P steps at once).
+        """
+        features, growth = config.rrdb_features, config.rrdb_growth
+        condition = config.condition_channels
+        dense_block = 2 * (features + 4 * growth) + 4 * features
+        conditional = condition + config.conditional_steps * config.conditional_width + 4 * config.conditional_width
+        finest = max(dense_block, conditional) + 3 * 12
+        return round(MEMORY_MARGIN * 4 * finest * (config.scale // 2) ** 2)

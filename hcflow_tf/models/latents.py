@@ -8,36 +8,25 @@ import numpy as np
 import tensorflow as tf
 
 
-def latent_shapes(
-    lr_height: int | tf.Tensor, lr_width: int | tf.Tensor, latent_channels: Sequence[int]
-) -> list[list[int | tf.Tensor]]:
-    """[height, width, channels] of z_1, ..., z_L for an LR image of this size; `latent_channels` as in HierarchicalFlow."""
-    levels = len(latent_channels)
-    return [
-        [lr_height * 2 ** (levels - level), lr_width * 2 ** (levels - level), channels]
-        for level, channels in enumerate(latent_channels, start=1)
-    ]
-
-
 def draw_latents(
     seeds: tf.Tensor, temperatures: tf.Tensor, shapes: Sequence[Sequence[int | tf.Tensor]], dtype: tf.DType = tf.float32
 ) -> list[tf.Tensor]:
-    """Returns [z_1, ..., z_L] with z_l[b] ~ N(0, temperatures[b]^2), drawn from (seeds[b], l) alone.
+    """Returns [z_1, z_2, ...] with z_i[b] ~ N(0, temperatures[b]^2), drawn from (seeds[b], i) alone.
 
     So an image's latents depend neither on the others in its batch nor on the device (Philox, stateless).
 
     Args:
       seeds: [batch], integers.
       temperatures: [batch] or scalar, tau.
-      shapes: [height, width, channels] of each level, finest first; see `latent_shapes`.
+      shapes: [height, width, channels] of each latent; see `hcflow_tf.support.latents.latent_shapes`.
     """
     seeds = tf.cast(seeds, tf.int64)
     temperatures = tf.broadcast_to(tf.cast(temperatures, dtype), tf.shape(seeds))[:, None, None, None]
     latents = []
-    for level, shape in enumerate(shapes, start=1):
+    for number, shape in enumerate(shapes, start=1):
 
-        def draw(seed: tf.Tensor, level: int = level, shape: Sequence = shape) -> tf.Tensor:
-            return tf.random.stateless_normal(tf.stack(shape), [seed, level], dtype=dtype, alg="philox")
+        def draw(seed: tf.Tensor, number: int = number, shape: Sequence = shape) -> tf.Tensor:
+            return tf.random.stateless_normal(tf.stack(shape), [seed, number], dtype=dtype, alg="philox")
 
         z = tf.map_fn(draw, seeds, fn_output_signature=tf.TensorSpec([None, None, shape[2]], dtype))
         latents.append(temperatures * z)

@@ -18,7 +18,7 @@ class BicubicRuntime(Runtime):
     """The baseline: MATLAB's bicubic, up to decode and down to encode."""
 
     name = BICUBIC
-    latent_channels = ()
+    latents = ()
     overlap = 4
     decode_bytes = 8_000
 

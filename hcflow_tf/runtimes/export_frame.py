@@ -18,7 +18,7 @@ from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.weights.store import model_files
 
 if TYPE_CHECKING:
-    from hcflow_tf.models.hcflow import HCFlow
+    from hcflow_tf.models.trained_model import TrainedModel
     from hcflow_tf.runtimes.runtime import Runtime
 
 TEMPERATURE = 0.8
@@ -37,7 +37,7 @@ class CheckImage:
     Attributes:
       name: random image or photograph.
       lr, latents, decoded: input and output of the decoder, batch of one.
-      hr, encoded: input and outputs [lr, z_1, ..., z_L] of the encoder.
+      hr, encoded: input and outputs [lr, z_1, z_2, ...] of the encoder; none without one.
       given: what the encoder needs beside hr: its bicubic LR image, for a model that is conditioned on it.
     """
 
@@ -68,7 +68,7 @@ def lr_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def decoder_files(args: argparse.Namespace, model: HCFlow) -> list[pathlib.Path]:
+def decoder_files(args: argparse.Namespace, model: TrainedModel) -> list[pathlib.Path]:
     """The file of the decoder and, for a rescaling model, of the encoder beside it.
 
     Raises:
@@ -84,7 +84,7 @@ def decoder_files(args: argparse.Namespace, model: HCFlow) -> list[pathlib.Path]
     return targets
 
 
-def load(args: argparse.Namespace) -> HCFlow:
+def load(args: argparse.Namespace) -> TrainedModel:
     """The model of --model."""
     from hcflow_tf.models.guard import ensure_guard
 
@@ -96,7 +96,9 @@ def load(args: argparse.Namespace) -> HCFlow:
     return model
 
 
-def check_images(model: HCFlow, size: tuple[int, int] = CHECK_LR_SIZE, temperature: float = TEMPERATURE) -> Iterator[CheckImage]:
+def check_images(
+    model: TrainedModel, size: tuple[int, int] = CHECK_LR_SIZE, temperature: float = TEMPERATURE
+) -> Iterator[CheckImage]:
     """A random image and a photograph, with the model's results.
 
     Args:
@@ -115,7 +117,7 @@ def check_images(model: HCFlow, size: tuple[int, int] = CHECK_LR_SIZE, temperatu
         hr = hr.astype(np.float32)
         bicubic = imresize(hr, 1 / model.scale).astype(np.float32)
         given = {"lr": bicubic[None]} if model.flow.needs_lr else {}
-        parts = [part.numpy() for part in model.flow.forward_and_log_det(hr[None], **given)[0]]
+        parts = _encoded(model, hr[None], given)
         # As in use: a rescaling model enlarges what it shrank itself, stored in 8 bits.
         lr = parts[0][0] if model.config.makes_lr else bicubic
         lr = (quantize(lr) / np.float32(255))[None]
@@ -124,22 +126,29 @@ def check_images(model: HCFlow, size: tuple[int, int] = CHECK_LR_SIZE, temperatu
         yield CheckImage(name, lr, latents, decoded, hr[None], parts, given)
 
 
-def rounding(model: HCFlow, images: Sequence[CheckImage]) -> float:
+def rounding(model: TrainedModel, images: Sequence[CheckImage]) -> float:
     """The model's own rounding error: what it gives in float32 against float64, as a share of the largest value."""
-    from hcflow_tf.models.hcflow import HCFlow
+    from hcflow_tf.models.systems import make_model
 
-    exact = HCFlow(model.config, dtype="float64")
+    exact = make_model(model.config, dtype="float64")
     for ours, variable in zip(exact.weights, model.weights, strict=True):
         ours.assign(variable.numpy())
     exact.set_guard(model.log_std_caps)
     errors = []
     for image in images:
         given = {name: value.astype(np.float64) for name, value in image.given.items()}
-        encoded = exact.flow.forward_and_log_det(image.hr.astype(np.float64), **given)[0]
-        decoded = exact.decode(image.lr, image.latents, guard=True)
+        encoded = _encoded(exact, image.hr.astype(np.float64), given)
+        decoded = exact.decode(image.lr, image.latents, guard=True).numpy()
         pairs = zip([*image.encoded, image.decoded], [*encoded, decoded], strict=True)
-        errors += [float(np.abs(ours - value.numpy()).max() / np.abs(value.numpy()).max()) for ours, value in pairs]
+        errors += [float(np.abs(ours - value).max() / np.abs(value).max()) for ours, value in pairs]
     return max(errors)
+
+
+def _encoded(model: TrainedModel, hr: np.ndarray, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """What the encoder gives, operation by operation; nothing where there is none."""
+    if not model.flow.invertible:
+        return []
+    return [part.numpy() for part in model.flow.forward_and_log_det(hr, **given)[0]]
 
 
 def check_equal(what: str, ours: np.ndarray, expected: np.ndarray, tolerance: float) -> float:
@@ -194,7 +203,7 @@ def check_runtime(runtime: Runtime, images: Sequence[CheckImage], tolerance: flo
     """
     errors = []
     for image in images:
-        decoded = runtime.decode(image.lr, image.latents if runtime.latent_channels else ())
+        decoded = runtime.decode(image.lr, image.latents if runtime.latents else ())
         errors.append(check_equal(f"decode of a {image.name}", decoded, image.decoded, tolerance))
         if runtime.can_encode:
             lr, latents = runtime.encode(image.hr)

@@ -7,20 +7,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hcflow_tf.support.latents import Latent, halving_latents
+
 LR, HR = "lr", "hr"
 
 PROBE_SIZE = 16
 """LR pixels of the image that is decoded to learn the scale of a file that does not say it."""
 
 
-def latent_name(level: int) -> str:
-    """Name of z_l, already scaled by the temperature."""
-    return f"latents_{level}"
+def latent_name(number: int) -> str:
+    """Name of z_1, z_2, ..., already scaled by the temperature."""
+    return f"latents_{number}"
 
 
-def latent_names(levels: int) -> list[str]:
-    """Names of z_1, ..., z_L."""
-    return [latent_name(level) for level in range(1, levels + 1)]
+def latent_names(count: int) -> list[str]:
+    """Names of all latents."""
+    return [latent_name(number) for number in range(1, count + 1)]
+
+
+def stated_latents(channels: Sequence[int], divisors: Sequence[int] | None) -> tuple[Latent, ...]:
+    """The latents of a file from their channels, and from what it says of their resolution; the first versions said nothing."""
+    if divisors is None:
+        return halving_latents(channels)
+    return tuple(Latent(int(count), int(divisor)) for count, divisor in zip(channels, divisors, strict=True))
 
 
 def encoder_path(path: pathlib.Path) -> pathlib.Path:

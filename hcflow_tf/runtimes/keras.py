@@ -12,13 +12,12 @@ from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.quiet import start_tensorflow
 
 if TYPE_CHECKING:
-    from hcflow_tf.models.hcflow import HCFlow
+    from hcflow_tf.models.trained_model import TrainedModel
 
 
 class KerasRuntime(Runtime):
     """A model directory, in the folded inference form."""
 
-    has_likelihood = True
     on_gpu = True
 
     def __init__(self, path_or_name: str | os.PathLike, *, guard: bool = True):
@@ -36,17 +35,16 @@ class KerasRuntime(Runtime):
 
         from hcflow_tf.models.complexity import measure
         from hcflow_tf.models.folded import InferenceModel
-        from hcflow_tf.models.guard import needs_guard
         from hcflow_tf.weights.store import load_model
 
         model = load_model(path_or_name)
-        self._unguarded = model if guard and needs_guard(model) and model.log_std_caps is None else None
+        self._unguarded = model if guard and model.needs_guard and model.log_std_caps is None else None
         self.name, self.makes_lr, self.scale = str(path_or_name), model.config.makes_lr, model.scale
-        self.latent_channels, self.can_encode = model.latent_channels, not model.flow.needs_lr
+        self.latents, self.can_encode, self.has_likelihood = model.latents, model.can_encode, model.has_likelihood
         cost = measure(model.config, {name: weight.shape for name, weight in model.named_weights().items()})
         self.overlap, self.decode_bytes = cost.overlap, cost.decode_bytes
         self._inference = inference = InferenceModel(model)
-        image, *latents = [tf.TensorSpec([None, None, None, channels]) for channels in (3, *self.latent_channels)]
+        image, *latents = [tf.TensorSpec([None, None, None, channels]) for channels in (3, *model.latent_channels)]
 
         # Signatures that leave the size open: one tracing, which takes seconds, serves all images and tiles.
         def compiled(method: Callable, *inputs: tf.TensorSpec) -> Callable:
@@ -64,7 +62,7 @@ class KerasRuntime(Runtime):
             self._measure_guard(self._unguarded)
         return self._decode(lr, *latents).numpy()
 
-    def _measure_guard(self, model: HCFlow) -> None:
+    def _measure_guard(self, model: TrainedModel) -> None:
         """On the first sample of a model whose directory keeps no caps; `hcflow convert` and `ship` leave them there."""
         from hcflow_tf.models.guard import ensure_guard
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hcflow_tf.runtimes.exported import HR, LR, decoder_inputs, encoder_path, latent_names
+from hcflow_tf.runtimes.exported import HR, LR, decoder_inputs, encoder_path, latent_names, stated_latents
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError
 
@@ -33,7 +33,9 @@ class OnnxRuntime(Runtime):
         try:
             self.scale, layout = int(metadata["scale"]), metadata["layout"]
             channel = 1 if layout == "nchw" else 3
-            self.latent_channels = tuple(inputs[name][channel] for name in latent_names(len(inputs) - 1))
+            channels = [inputs[name][channel] for name in latent_names(len(inputs) - 1)]
+            divisors = metadata.get("latent_divisors")
+            self.latents = stated_latents(channels, None if divisors is None else [int(text) for text in divisors.split()])
         except (KeyError, ValueError, IndexError) as error:
             raise HCFlowError(f"{path} is not a decoder made by export/export_onnx.py: it lacks {error}") from error
         self._nchw = layout == "nchw"

@@ -9,6 +9,7 @@ float32.
 from __future__ import annotations
 
 import argparse
+import fractions
 import pathlib
 import tempfile
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ import numpy as np
 
 import hcflow_tf
 from hcflow_tf.runtimes import export_frame as frame
-from hcflow_tf.runtimes.exported import LR
+from hcflow_tf.runtimes.exported import HR, LR, latent_names
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.files import write_atomically
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from hcflow_tf.models.folded import InferenceModel
-    from hcflow_tf.models.hcflow import HCFlow
+    from hcflow_tf.models.trained_model import TrainedModel
     from hcflow_tf.runtimes.onnx import OnnxRuntime
 
 TOLERANCE = 1e-4
@@ -74,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"{path}: {len(content) / 2**20:.1f} MiB")
 
 
-def check(model: HCFlow, runtime: OnnxRuntime, precision: str) -> None:
+def check(model: TrainedModel, runtime: OnnxRuntime, precision: str) -> None:
     """Compares the file with the model.
 
     Raises:
@@ -168,6 +169,7 @@ def metadata(folded: InferenceModel, layout: str) -> dict[str, str]:
         "hcflow_tf_version": hcflow_tf.__version__,
         "task": folded.config.task,
         "scale": str(folded.scale),
+        "latent_divisors": " ".join(str(latent.divisor) for latent in folded.latents),
         "layout": layout,
         "color_order": "RGB",
         "value_range": "[0, 1]; hr is not clipped",
@@ -177,10 +179,11 @@ def metadata(folded: InferenceModel, layout: str) -> dict[str, str]:
 
 def name_dimensions(file: onnx.ModelProto, folded: InferenceModel, *, nchw: bool) -> None:
     """Names the free dimensions batch, height, width and their multiples, such as height_x2, in LR pixels."""
-    levels = len(folded.latent_channels)
-    factors = {"lr": 1, "hr": folded.scale, **{f"latents_{level}": 2 ** (levels - level) for level in range(1, levels + 1)}}
+    names = latent_names(len(folded.latents))
+    divisors = {HR: 1, LR: folded.scale, **{name: z.divisor for name, z in zip(names, folded.latents, strict=True)}}
     for value in (*file.graph.input, *file.graph.output):
-        suffix = "" if factors[value.name] == 1 else f"_x{factors[value.name]}"
+        factor = fractions.Fraction(folded.scale, divisors[value.name])
+        suffix = "" if factor == 1 else f"_x{factor}" if factor > 1 else f"_{1 / factor}th"
         names = ["batch", f"height{suffix}", f"width{suffix}"]
         dimensions = value.type.tensor_type.shape.dim
         for position, name in zip((0, 2, 3) if nchw else (0, 1, 2), names, strict=True):

@@ -9,6 +9,7 @@ import numpy as np
 
 from hcflow_tf.models.complexity import MAX_OVERLAP
 from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.support.latents import Latent
 
 DEFAULT_DECODE_BYTES = 120_000
 """Memory per LR pixel where the runtime does not know its network: that of the largest recipe."""
@@ -17,14 +18,14 @@ DEFAULT_DECODE_BYTES = 120_000
 class Runtime(abc.ABC):
     """A model that decodes and, where it can, encodes; NumPy arrays in and out.
 
-    Images are [batch, height, width, 3] float32 RGB in [0, 1]; latents [z_1, ..., z_L], z_l of shape
-    [batch, h_lr 2^(L-l), w_lr 2^(L-l), latent_channels[l-1]].
+    Images are [batch, height, width, 3] float32 RGB in [0, 1]; latents [z_1, z_2, ...] of the shapes that
+    `hcflow_tf.support.latents.latent_shapes` gives.
 
     Attributes:
       name: what the user called it.
       makes_lr: whether it makes the LR images that it restores (rescaling); else it takes bicubic ones (super-resolution).
       scale: width of hr over width of lr.
-      latent_channels: channels of z_1, ..., z_L; empty if the runtime takes no latents (always temperature 0).
+      latents: channels and resolution of z_1, z_2, ...; empty if the runtime takes no latents (always temperature 0).
       fixed_lr_size: (height, width) of the only LR image that it takes, or None for any.
       can_encode: whether `encode` works.
       has_likelihood: whether `log_prob` works.
@@ -36,13 +37,18 @@ class Runtime(abc.ABC):
     name: str
     makes_lr: bool = False
     scale: int
-    latent_channels: tuple[int, ...]
+    latents: tuple[Latent, ...]
     fixed_lr_size: tuple[int, int] | None = None
     can_encode: bool = True
     has_likelihood: bool = False
     overlap: int = MAX_OVERLAP
     decode_bytes: int = DEFAULT_DECODE_BYTES
     on_gpu: bool = False
+
+    @property
+    def latent_channels(self) -> tuple[int, ...]:
+        """Channels of z_1, z_2, ..."""
+        return tuple(latent.channels for latent in self.latents)
 
     @property
     def can_downscale(self) -> bool:

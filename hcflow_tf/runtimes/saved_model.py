@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hcflow_tf.runtimes.exported import HR, LR, decoder_inputs, latent_names
+from hcflow_tf.runtimes.exported import HR, LR, decoder_inputs, latent_names, stated_latents
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError
 
@@ -15,7 +15,6 @@ from hcflow_tf.support.errors import HCFlowError
 class SavedModelRuntime(Runtime):
     """One version of a served model."""
 
-    has_likelihood = True
     on_gpu = True
 
     def __init__(self, path: str | os.PathLike):
@@ -32,12 +31,14 @@ class SavedModelRuntime(Runtime):
         except (OSError, ValueError, tf.errors.OpError) as error:
             raise HCFlowError(f"{path} is not a readable SavedModel: {' '.join(str(error).split())[:200]}") from error
         self._signatures = self._loaded.signatures
-        if "decode" not in self._signatures or "log_prob" not in self._signatures:
-            raise HCFlowError(f"{path} was not made by export/export_saved_model.py: it has no signatures decode and log_prob")
-        self.can_encode = "encode" in self._signatures
+        if "decode" not in self._signatures or "upscale" not in self._signatures:
+            raise HCFlowError(f"{path} was not made by export/export_saved_model.py: it has no signatures decode and upscale")
+        self.can_encode, self.has_likelihood = "encode" in self._signatures, "log_prob" in self._signatures
         inputs = self._signatures["decode"].structured_input_signature[1]
-        self.latent_channels = tuple(inputs[name].shape[-1] for name in latent_names(len(inputs) - 1))
-        self.scale = 2 ** len(self.latent_channels)
+        channels = [inputs[name].shape[-1] for name in latent_names(len(inputs) - 1)]
+        divisors = getattr(self._loaded, "latent_divisors", None)
+        self.latents = stated_latents(channels, None if divisors is None else divisors.numpy())
+        self.scale = 2 ** len(channels) if divisors is None else int(self._loaded.scale.numpy())
         self.makes_lr = "downscale" in self._signatures
 
     def decode(self, lr: np.ndarray, latents: Sequence[np.ndarray]) -> np.ndarray:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
+from hcflow_tf.runtimes.exported import latent_names
 from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.support.latents import Latent, latent_shapes
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 WARMUP_SIZE = 16
@@ -53,28 +56,24 @@ def model_name(directory: pathlib.Path) -> str:
     return directory.resolve().name
 
 
-def warmup_inputs(scale: int, latent_channels: tuple[int, ...], *, downscale: bool) -> dict[str, dict[str, tf.Tensor]]:
-    """Inputs of one request to each signature."""
+def warmup_inputs(scale: int, latents: Sequence[Latent], signatures: Iterable[str]) -> dict[str, dict[str, tf.Tensor]]:
+    """Inputs of one request to each of these signatures."""
     lr, hr = WARMUP_SIZE, WARMUP_SIZE * scale
     image, large = tf.fill([1, lr, lr, 3], tf.constant(128, tf.uint8)), tf.fill([1, hr, hr, 3], tf.constant(128, tf.uint8))
-    levels = len(latent_channels)
-    latents = {
-        f"latents_{level}": tf.zeros([1, lr << (levels - level), lr << (levels - level), channels])
-        for level, channels in enumerate(latent_channels, start=1)
-    }
+    shapes = latent_shapes(lr, lr, scale, latents)
+    zeros = {name: tf.zeros([1, *shape]) for name, shape in zip(latent_names(len(shapes)), shapes, strict=True)}
     requests = {
         "serving_default": {"image": image},
         "upscale": {"image": image},
         "sample": {"image": image, "temperature": tf.constant([0.8]), "seed": tf.constant([0], tf.int64)},
         "upscale_bytes": {"image_bytes": tf.io.encode_png(image)},
         "encode": {"hr": tf.fill([1, hr, hr, 3], 0.5)},
-        "decode": {"lr": tf.fill([1, lr, lr, 3], 0.5), **latents},
+        "decode": {"lr": tf.fill([1, lr, lr, 3], 0.5), **zeros},
         "log_prob": {"hr": tf.fill([1, hr, hr, 3], 0.5), "lr": tf.fill([1, lr, lr, 3], 0.5)},
+        "downscale": {"image": large},
+        "downscale_bytes": {"image_bytes": tf.io.encode_png(large)},
     }
-    if downscale:
-        requests["downscale"] = {"image": large}
-        requests["downscale_bytes"] = {"image_bytes": tf.io.encode_png(large)}
-    return requests
+    return {name: requests[name] for name in signatures}
 
 
 def write_warmup(directory: pathlib.Path, name: str, inputs: dict[str, dict[str, tf.Tensor]]) -> None:

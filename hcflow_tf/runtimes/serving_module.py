@@ -22,27 +22,28 @@ class ServingModule(tf.Module):
         """Args: max_pixels, of an LR image; larger ones are refused (HR images: scale^2 times this)."""
         super().__init__(name="hcflow")
         self._folded, self._max_pixels = folded, max_pixels
+        # What a program must know to use it; the signatures cannot say it.
+        self.scale = tf.Variable(folded.scale, trainable=False)
+        self.latent_divisors = tf.Variable([latent.divisor for latent in folded.latents], trainable=False, dtype=tf.int32)
 
     def signatures(self) -> dict[str, tf.types.experimental.ConcreteFunction]:
         """The functions by signature name."""
-        levels = range(len(self._folded.latent_channels))
+        channels = self._folded.latent_channels
         latents = {
-            name: tf.TensorSpec([None, None, None, self._folded.latent_channels[level]], tf.float32, name)
-            for level, name in zip(levels, latent_names(len(levels)), strict=True)
+            name: tf.TensorSpec([None, None, None, count], tf.float32, name)
+            for count, name in zip(channels, latent_names(len(channels)), strict=True)
         }
         functions = {
             "upscale": _concrete(self._upscale, image=IMAGES),
-            "sample": _concrete(
-                self._sample,
-                image=IMAGES,
-                temperature=tf.TensorSpec([None], tf.float32),
-                seed=tf.TensorSpec([None], tf.int64),
-            ),
             "upscale_bytes": _concrete(self._upscale_bytes, image_bytes=STRINGS),
             "decode": _concrete(self._decode, lr=FLOATS, **latents),
-            "log_prob": _concrete(self._log_prob, hr=FLOATS, lr=FLOATS),
         }
-        if not self._folded.flow.needs_lr:
+        if channels:
+            per_image = {"temperature": tf.TensorSpec([None], tf.float32), "seed": tf.TensorSpec([None], tf.int64)}
+            functions["sample"] = _concrete(self._sample, image=IMAGES, **per_image)
+        if self._folded.has_likelihood:
+            functions["log_prob"] = _concrete(self._log_prob, hr=FLOATS, lr=FLOATS)
+        if self._folded.can_encode:
             functions["encode"] = _concrete(self._encode, hr=FLOATS)
         if self._folded.config.makes_lr:
             functions["downscale"] = _concrete(self._downscale, image=IMAGES)

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from hcflow_tf.models.folded import InferenceModel
-from hcflow_tf.models.latents import latent_shapes
 from hcflow_tf.runtimes.exported import HR, LR, latent_names
+from hcflow_tf.support.latents import latent_shapes
 
 Function: TypeAlias = Any
 """A concrete function, as every converter takes it."""
@@ -16,12 +16,12 @@ Function: TypeAlias = Any
 
 def decoder(folded: InferenceModel, size: tuple[int, int] | None, *, latents: bool) -> Function:
     """The decoder as a function of named tensors, for LR images of this size or any."""
-    names = latent_names(len(folded.latent_channels)) if latents else []
+    names = latent_names(len(folded.latents)) if latents else []
 
     def decode(lr: tf.Tensor, **parts: tf.Tensor) -> dict[str, tf.Tensor]:
         return {HR: folded.decode(lr, [parts[name] for name in names] or None, guard=True)}
 
-    shapes = latent_shapes(*size, folded.latent_channels) if size else [(None, None, c) for c in folded.latent_channels]
+    shapes = latent_shapes(*size, folded.scale, folded.latents) if size else [(None, None, c) for c in folded.latent_channels]
     specs = {name: tf.TensorSpec([size and 1, *shape], name=name) for name, shape in zip(names, shapes, strict=False)}
     return tf.function(decode, autograph=False).get_concrete_function(
         tf.TensorSpec([size and 1, *(size or (None, None)), 3], name=LR), **specs

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import pathlib
+import zipfile
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hcflow_tf.runtimes.exported import HR, LR, PROBE_SIZE, decoder_inputs, encoder_path, latent_names
+from hcflow_tf.runtimes.exported import HR, LR, PROBE_SIZE, decoder_inputs, encoder_path, latent_names, stated_latents
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.support.latents import latent_shapes
+
+if TYPE_CHECKING:
+    from hcflow_tf.models.folded import InferenceModel
+
+FACTS_FILE = "hcflow_tf.json"
+"""In the archive at the end of a file, where TFLite's own metadata keep files, too."""
+MAX_FACTS = 2**16
 
 DECODE, ENCODE = "decode", "encode"
 """Names of the signatures."""
@@ -32,19 +43,24 @@ class TFLiteRuntime(Runtime):
         self._encode = _runner(encoder_path(path), ENCODE) if encoder_path(path).is_file() else None
         self.can_encode = self.makes_lr = self._encode is not None
         inputs = self._decode.get_input_details()
-        names = latent_names(len(inputs) - 1)
+        facts = _facts(path)
         try:
-            self.latent_channels = tuple(int(inputs[name]["shape"][-1]) for name in names)
+            channels = [int(inputs[name]["shape"][-1]) for name in latent_names(len(inputs) - 1)]
+            self.latents = stated_latents(channels, facts.get("latent_divisors", [])[: len(channels)] if facts else None)
             _, height, width, _ = inputs[LR]["shape_signature"]
         except (KeyError, ValueError) as error:
             raise HCFlowError(f"{path} is not a decoder made by export/export_tflite.py: it lacks {error}") from error
         self._batches = height < 0
         self.fixed_lr_size = None if self._batches else (int(height), int(width))
-        if self._batches:
-            probe = self.decode(*_zeros(PROBE_SIZE, self.latent_channels))
-            self.scale = probe.shape[1] // PROBE_SIZE
-        else:
-            self.scale = int(self._decode.get_output_details()[HR]["shape"][1]) // int(height)
+        self.scale = int(facts["scale"]) if facts else self._probe_scale()
+
+    def _probe_scale(self) -> int:
+        """Of a file that does not say it, the first versions'; then the coarsest latents are as large as lr."""
+        if self.fixed_lr_size:
+            return int(self._decode.get_output_details()[HR]["shape"][1]) // self.fixed_lr_size[0]
+        shapes = latent_shapes(PROBE_SIZE, PROBE_SIZE, 2 ** len(self.latents), self.latents)
+        zeros = [np.zeros([1, *shape], np.float32) for shape in shapes]
+        return self.decode(np.zeros((1, PROBE_SIZE, PROBE_SIZE, 3), np.float32), zeros).shape[1] // PROBE_SIZE
 
     def decode(self, lr: np.ndarray, latents: Sequence[np.ndarray] = ()) -> np.ndarray:
         """See `Runtime.decode`; a file without latents decodes at temperature 0."""
@@ -85,7 +101,24 @@ def _runner(path: pathlib.Path, signature: str) -> Any:
     return runner
 
 
-def _zeros(size: int, latent_channels: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray]]:
-    levels = len(latent_channels)
-    shapes = [(1, size << (levels - level), size << (levels - level), c) for level, c in enumerate(latent_channels, 1)]
-    return np.zeros((1, size, size, 3), np.float32), [np.zeros(shape, np.float32) for shape in shapes]
+def with_facts(content: bytes, folded: InferenceModel) -> bytes:
+    """A decoder's file that also says scale and resolution of the latents; other programs do not look there."""
+    facts = {"scale": folded.scale, "latent_divisors": [latent.divisor for latent in folded.latents]}
+    file = io.BytesIO(content)
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(FACTS_FILE), json.dumps(facts))
+    return file.getvalue()
+
+
+def _facts(path: pathlib.Path) -> dict[str, Any]:
+    """What `with_facts` wrote; empty for a file without."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(FACTS_FILE).file_size > MAX_FACTS:
+                raise ValueError("too large")
+            facts = json.loads(archive.read(FACTS_FILE))
+            return {"scale": int(facts["scale"]), "latent_divisors": [int(divisor) for divisor in facts["latent_divisors"]]}
+    except (zipfile.BadZipFile, KeyError):
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise HCFlowError(f"{path} cannot be read: what it says of its scale is damaged") from error

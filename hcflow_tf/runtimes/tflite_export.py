@@ -15,13 +15,14 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from hcflow_tf.runtimes import export_frame as frame
+from hcflow_tf.runtimes.tflite import with_facts
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.files import write_atomically
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from hcflow_tf.models.hcflow import HCFlow
+    from hcflow_tf.models.trained_model import TrainedModel
 
 TOLERANCE = 1e-4
 """float32: largest error as a share of the largest value."""
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
     if size:
         for content in contents.values():
             check_gpu_compatibility(content)
+    contents[target] = with_facts(contents[target], folded)
     with tempfile.TemporaryDirectory(prefix="hcflow-") as folder:
         for path, content in contents.items():
             (pathlib.Path(folder) / path.name).write_bytes(content)
@@ -133,7 +135,7 @@ def check_gpu_compatibility(content: bytes) -> None:
         raise HCFlowError(f"the export is not compatible with the GPU delegate: {'; '.join(objections[:3])}")
 
 
-def check(model: HCFlow, path: pathlib.Path, precision: str, size: tuple[int, int] | None) -> None:
+def check(model: TrainedModel, path: pathlib.Path, precision: str, size: tuple[int, int] | None) -> None:
     """Compares the file with the model, as `hcflow upscale` would run it.
 
     Raises:

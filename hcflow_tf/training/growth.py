@@ -7,26 +7,23 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hcflow_tf.config import ModelConfig
+from hcflow_tf.config import SystemConfig
 from hcflow_tf.networks.rrdb import RESIDUAL_SCALE
 
 Weights = Mapping[str, np.ndarray]
 
-_GROWING = ("main_steps", "conditional_steps", "main_width", "conditional_width", "rrdb_blocks", "rrdb_growth")
 
-
-def obstacles(old: ModelConfig, new: ModelConfig) -> list[str]:
+def obstacles(old: SystemConfig, new: SystemConfig) -> list[str]:
     """The keys in which a model `new` is not a larger `old`; empty if `grow` can make it."""
-    fixed = [
-        key
-        for key in ("task", "scale", "rrdb_features", "level_conditions", "lr_is_output")
-        if getattr(old, key) != getattr(new, key)
-    ]
-    shrinking = [key for key in _GROWING if np.any(np.less(getattr(new, key), getattr(old, key)))]
+    if old.system != new.system:
+        return ["system"]
+    keys = [key for key in type(new).model_fields if key not in (*new.GROWING, *new.FREE)]
+    fixed = [key for key in keys if getattr(old, key) != getattr(new, key)]
+    shrinking = [key for key in new.GROWING if np.any(np.less(getattr(new, key), getattr(old, key)))]
     return fixed + shrinking
 
 
-def grow(weights: Weights, initial: Weights, old: ModelConfig, new: ModelConfig) -> dict[str, np.ndarray]:
+def grow(weights: Weights, initial: Weights, old: SystemConfig, new: SystemConfig) -> dict[str, np.ndarray]:
     """The weights of a model `new` that computes what `old` does with `weights`.
 
     Added channels start at their initial values, and what reads them for the old channels at 0; added flow steps and RRDBs
@@ -57,7 +54,7 @@ def _of_identity(name: str, fresh: np.ndarray) -> np.ndarray:
     return fresh
 
 
-def _widened(name: str, weight: np.ndarray, fresh: np.ndarray, old: ModelConfig, new: ModelConfig) -> np.ndarray:
+def _widened(name: str, weight: np.ndarray, fresh: np.ndarray, old: SystemConfig, new: SystemConfig) -> np.ndarray:
     if weight.shape == fresh.shape:
         return weight
     result = fresh.copy()
@@ -71,7 +68,7 @@ def _widened(name: str, weight: np.ndarray, fresh: np.ndarray, old: ModelConfig,
     return result
 
 
-def _old_inputs(name: str, count: int, old: ModelConfig, new: ModelConfig) -> np.ndarray:
+def _old_inputs(name: str, count: int, old: SystemConfig, new: SystemConfig) -> np.ndarray:
     """Where the old inputs of a convolution are among the new ones: a dense block's are x and its earlier outputs."""
     inputs = np.arange(count)
     if "main_step" not in name and "trunk_" not in name:

@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from hcflow_tf.config import Config, load_config
 from hcflow_tf.data.dataset import TrainingData, validation_pairs
-from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.models.systems import make_model
+from hcflow_tf.models.trained_model import TrainedModel
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.training.checkpoint import State
 from hcflow_tf.training.growth import grow, obstacles
@@ -82,7 +83,7 @@ def train(config: Config, run_dir: pathlib.Path, *, resume: str = "auto", device
 def _train(config: Config, run: RunDirectory, strategy, data: TrainingData, held_out: list[Pair], say) -> int:
     training = config.training
     with strategy.scope():
-        model = HCFlow(config.model, mixed_precision=training.mixed_precision, recompute=training.recompute)
+        model = make_model(config.model, mixed_precision=training.mixed_precision, recompute=training.recompute)
     training_step = TrainingStep(config, model, strategy)
     if run.resuming:
         progress = _restore(run, training_step)
@@ -183,7 +184,7 @@ def _initialise(training_step: TrainingStep, data: TrainingData) -> None:
     training_step.optimizer.read_weights()
 
 
-def _load_start(model: HCFlow, config: Config, start_from: str) -> None:
+def _load_start(model: TrainedModel, config: Config, start_from: str) -> None:
     directory = find_model(start_from)
     other = load_config(directory / CONFIG_FILE).model
     if keys := obstacles(other, config.model):

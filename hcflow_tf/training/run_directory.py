@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from hcflow_tf.config import Config, load_config, save_config
-from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.models.trained_model import TrainedModel
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.files import write_atomically
 from hcflow_tf.training.checkpoint import Checkpoints
@@ -100,11 +100,11 @@ class RunDirectory:
             tf.summary.image("LR, tau 0, tau 0.8, HR", np.concatenate(pictures, axis=1)[None])
         self._summaries.flush()
 
-    def save_best(self, model: HCFlow) -> None:
+    def save_best(self, model: TrainedModel) -> None:
         """Writes the weights of this model directory."""
         save_weights(model, self.path / WEIGHTS_FILE)
 
-    def save_last(self, model: HCFlow, config: Config, *, is_best: bool) -> None:
+    def save_last(self, model: TrainedModel, config: Config, *, is_best: bool) -> None:
         """Writes the model directory `last/`; and the best one, if this is it or there is none yet."""
         save_model(model, self.path / "last", config)
         if is_best or not (self.path / WEIGHTS_FILE).is_file():

@@ -9,14 +9,14 @@ from typing import Any
 import tensorflow as tf
 
 from hcflow_tf import losses
-from hcflow_tf.bijectors import HierarchicalFlow
 from hcflow_tf.config import Config, LossConfig, OptimizerConfig
 from hcflow_tf.metrics.bits_per_dim import released_nll
 from hcflow_tf.metrics.lpips import loss_layer
-from hcflow_tf.models.hcflow import HCFlow
-from hcflow_tf.models.latents import latent_shapes
+from hcflow_tf.models.flow_model import Flow
+from hcflow_tf.models.trained_model import TrainedModel
 from hcflow_tf.networks.discriminator import discriminator
 from hcflow_tf.networks.vgg import VGGFeatures
+from hcflow_tf.support.latents import latent_shapes
 from hcflow_tf.training.flat_adam import FlatAdam
 
 Losses = dict[str, tf.Tensor]
@@ -47,7 +47,7 @@ class TrainingStep:
     whose gradients are not finite is skipped on all replicas.
     """
 
-    def __init__(self, config: Config, model: HCFlow, strategy: tf.distribute.Strategy):
+    def __init__(self, config: Config, model: TrainedModel, strategy: tf.distribute.Strategy):
         """Creates optimisers (and, where the recipe has them, discriminator, VGG and LPIPS) inside the strategy's scope."""
         self.config, self.model, self.strategy = config, model, strategy
         # TensorFlow's remapper cannot fuse what a function also gives back for its gradient, and says so as an error.
@@ -175,8 +175,8 @@ class TrainingStep:
             noise["uniform"] = part(tf.random.stateless_uniform, list(hr.shape[1:]), 0)
         if set(terms) - {"nll"}:
             scale = self.model.scale
-            shapes = latent_shapes(hr.shape[1] // scale, hr.shape[2] // scale, self.model.latent_channels)
-            noise["normal"] = [part(tf.random.stateless_normal, shape, level) for level, shape in enumerate(shapes, 1)]
+            shapes = latent_shapes(hr.shape[1] // scale, hr.shape[2] // scale, scale, self.model.latents)
+            noise["normal"] = [part(tf.random.stateless_normal, shape, number) for number, shape in enumerate(shapes, 1)]
         return noise
 
     def _generator_losses(self, terms: Sequence[str], hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> Losses:
@@ -216,12 +216,12 @@ class TrainingStep:
         fake = losses.adversarial(self.discriminator(sample, training=True), real=False)
         return {"discriminator": real + fake}
 
-    def _encode(self, flow: HierarchicalFlow, hr: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    def _encode(self, flow: Flow, hr: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """LR images, not rounded, and latents."""
         (lr, *latents), _ = flow.forward_and_log_det(hr)
         return self._clip(lr), latents
 
-    def _decode(self, flow: HierarchicalFlow, lr: tf.Tensor, noise: dict, temperature: float) -> tf.Tensor:
+    def _decode(self, flow: Flow, lr: tf.Tensor, noise: dict, temperature: float) -> tf.Tensor:
         hr = flow.decode(lr, [temperature * z for z in noise["normal"]])
         return self._clip(hr)
 

@@ -10,7 +10,7 @@ from hcflow_tf.inference.evaluation import Evaluation
 from hcflow_tf.inference.measurement import mean_metrics
 from hcflow_tf.inference.scaling import Scaler
 from hcflow_tf.models.complexity import measure
-from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.models.trained_model import TrainedModel
 from hcflow_tf.runtimes.runtime import Runtime
 
 SAMPLE_TEMPERATURE = 0.8
@@ -19,7 +19,9 @@ SEED = 0
 Pair = tuple[str, np.ndarray, np.ndarray]
 
 
-def validate(model: HCFlow, pairs: Iterable[Pair], quantization_levels: int = 256) -> tuple[dict[str, float], list[np.ndarray]]:
+def validate(
+    model: TrainedModel, pairs: Iterable[Pair], quantization_levels: int = 256
+) -> tuple[dict[str, float], list[np.ndarray]]:
     """Measures the model on whole images.
 
     Super-resolution decodes the true LR image at temperature 0, rescaling its own LR image rounded to 8 bits.
@@ -53,12 +55,11 @@ class ModelInTraining(Runtime):
     What overflows early in a training must not end it: a NaN is shown as 0, a likelihood that is not finite as the least.
     """
 
-    has_likelihood = True
     on_gpu = True
 
-    def __init__(self, model: HCFlow):
+    def __init__(self, model: TrainedModel):
         self.name, self.makes_lr, self.scale = model.name, model.config.makes_lr, model.scale
-        self.latent_channels, self.can_encode = model.latent_channels, not model.flow.needs_lr
+        self.latents, self.can_encode, self.has_likelihood = model.latents, model.can_encode, model.has_likelihood
         cost = measure(model.config, {name: weight.shape for name, weight in model.named_weights().items()})
         self.overlap, self.decode_bytes = cost.overlap, cost.decode_bytes
         self._model = model

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hcflow_tf.config import Config, ModelConfig, dump_config, load_config
+from hcflow_tf.config import Config, SystemConfig, dump_config, load_config
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.files import atomic_path, check_regular, expand_user, is_file, read_file, write_atomically
 from hcflow_tf.support.quiet import start_tensorflow
 from hcflow_tf.weights.shipped import list_models, shipped_model
 
 if TYPE_CHECKING:
-    from hcflow_tf.models.hcflow import HCFlow
+    from hcflow_tf.models.trained_model import TrainedModel
 
 CONFIG_FILE = "config.yaml"
 WEIGHTS_FILE = "weights.npz"
@@ -47,16 +47,16 @@ def find_model(path_or_name: str | os.PathLike) -> pathlib.Path:
     )
 
 
-def load_model(path_or_name: str | os.PathLike) -> HCFlow:
+def load_model(path_or_name: str | os.PathLike) -> TrainedModel:
     """Loads a model directory (a run, a converted or a shipped model).
 
     Raises:
       HCFlowError: there is no model, or its weights do not fit its config; lists the entries.
     """
     config, weights = read_model(path_or_name)
-    from hcflow_tf.models.hcflow import HCFlow
+    from hcflow_tf.models.systems import make_model
 
-    model = HCFlow(config)
+    model = make_model(config)
     assign_weights(model, weights, source=path_or_name)
     model.set_guard(read_caps(find_model(path_or_name) / GUARD_FILE, model.latent_channels))
     return model
@@ -87,7 +87,7 @@ def save_caps(caps: Sequence[Sequence[float]], directory: str | os.PathLike) -> 
     write_atomically(pathlib.Path(directory) / GUARD_FILE, (text + "\n").encode())
 
 
-def read_model(path_or_name: str | os.PathLike) -> tuple[ModelConfig, dict[str, np.ndarray]]:
+def read_model(path_or_name: str | os.PathLike) -> tuple[SystemConfig, dict[str, np.ndarray]]:
     """The hyperparameters and the weights of a model directory, which fit each other.
 
     Raises:
@@ -110,7 +110,7 @@ def model_files(model: str | os.PathLike) -> list[pathlib.Path]:
     return [path, path / CONFIG_FILE, path / WEIGHTS_FILE, path / GUARD_FILE, path / "saved_model.pb"]
 
 
-def save_model(model: HCFlow, directory: str | os.PathLike, config: Config | None = None) -> None:
+def save_model(model: TrainedModel, directory: str | os.PathLike, config: Config | None = None) -> None:
     """Writes a model directory; both files are written beside and then renamed, so a failure leaves the old model.
 
     Args:
@@ -119,7 +119,9 @@ def save_model(model: HCFlow, directory: str | os.PathLike, config: Config | Non
       config: the whole config to keep beside the weights; by default only the model's section.
     """
     directory = pathlib.Path(directory)
-    text = dump_config(config or Config(model=model.config), sections=None if config else ("format_version", "model"))
+    text = dump_config(
+        config or Config.model_validate({"model": model.config}), sections=None if config else ("format_version", "model")
+    )
     with atomic_path(directory / CONFIG_FILE) as temporary:
         temporary.write_text(text, encoding="utf-8")
         save_weights(model, directory / WEIGHTS_FILE)
@@ -129,7 +131,7 @@ def save_model(model: HCFlow, directory: str | os.PathLike, config: Config | Non
         (directory / GUARD_FILE).unlink(missing_ok=True)  # of the model that was here before
 
 
-def save_weights(model: HCFlow, path: str | os.PathLike) -> None:
+def save_weights(model: TrainedModel, path: str | os.PathLike) -> None:
     """Writes all weights by name, float32, to an .npz file."""
     write_arrays(path, {name: np.asarray(variable, np.float32) for name, variable in model.named_weights().items()})
 
@@ -193,26 +195,25 @@ def _read_array(name: str, content: bytes) -> np.ndarray:
     return np.lib.format.read_array(file, allow_pickle=False).astype(dtype.newbyteorder("="), copy=False)
 
 
-def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+def weight_shapes(config: SystemConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight of such a model, in order; nothing of their size is allocated."""
     start_tensorflow()
     import keras
 
-    from hcflow_tf.models.hcflow import HCFlow
+    from hcflow_tf.models.systems import make_model
 
     with keras.StatelessScope(initialize_variables=False):
-        return {name: tuple(weight.shape) for name, weight in HCFlow(config).named_weights().items()}
+        return {name: tuple(weight.shape) for name, weight in make_model(config).named_weights().items()}
 
 
-def check_fits(weights: Mapping[str, np.ndarray], config: ModelConfig, *, source: object) -> None:
+def check_fits(weights: Mapping[str, np.ndarray], config: SystemConfig, *, source: object) -> None:
     """Checks that these are the weights of such a model, before one is made: a config may ask for any size.
 
     Raises:
       HCFlowError: they are not; see `check_weights`.
     """
-    layers = config.levels * (config.main_steps + config.conditional_steps + sum(config.rrdb_blocks))
-    if layers > len(weights):
-        raise HCFlowError(f"{source} does not fit its config: {len(weights)} weights for {layers:,} steps and blocks")
+    if config.min_weights > len(weights):
+        raise HCFlowError(f"{source} does not fit its config: {len(weights)} weights for {config.min_weights:,} steps and blocks")
     check_weights(weights, weight_shapes(config), source=source)
 
 
@@ -243,7 +244,7 @@ def check_weights(weights: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[
         raise HCFlowError(f"{source}: {len(damaged)} weights hold values that are not finite numbers, such as {damaged[0]}")
 
 
-def assign_weights(model: HCFlow, weights: Mapping[str, np.ndarray], *, source: object) -> None:
+def assign_weights(model: TrainedModel, weights: Mapping[str, np.ndarray], *, source: object) -> None:
     """Sets all weights of a model by name.
 
     Raises:
