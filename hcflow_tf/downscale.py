@@ -63,6 +63,8 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str) -> i
     select_device(args.device)
     runtime = open_runtime(args.model, scale=args.scale)
     check_on_gpu(args.device, args.model, runtime.on_gpu)
+    if not runtime.can_downscale:
+        raise UsageError(f"{args.model} has no encoder: it makes no LR images; give a model that does")
     if not runtime.makes_lr and args.model != BICUBIC:
         work.remark(
             f"{args.model} is a super-resolution model: its LR images look like bicubic ones and keep nothing extra for upscaling"

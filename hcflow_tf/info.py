@@ -104,11 +104,11 @@ def _print_network(config, shapes: dict) -> None:
     size = "; ".join(f"{what} {how_much}" for what, how_much in config.describe().items())
     print(f"{config.system}, {config.task} x{config.scale}: {size}")
     print(_cost_table(cost, config.scale))
-    print(f"downscaling alone: {cost.downscale_multiply_adds:,.0f} multiply-adds per HR pixel")
-    print(
-        f"receptive field: decoding, {2 * cost.decode_radius + 1} LR pixels wide; "
-        f"the encoder's LR image, {2 * cost.downscale_radius + config.scale} HR pixels wide"
-    )
+    receptive_field = f"receptive field: decoding, {2 * cost.decode_radius + 1} LR pixels wide"
+    if cost.downscale_multiply_adds:
+        print(f"downscaling alone: {cost.downscale_multiply_adds:,.0f} multiply-adds per HR pixel")
+        receptive_field += f"; the encoder's LR image, {2 * cost.downscale_radius + config.scale} HR pixels wide"
+    print(receptive_field)
     per_hr = cost.decode_bytes / config.scale**2
     print(
         f"memory, decoding in one piece, estimated: {cost.decode_bytes * 1e6 / 2**30:.1f} GiB per megapixel of LR, "

@@ -11,8 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from hcflow_tf.config import RRDBConfig
+from hcflow_tf.models.folded import InferenceModel
+from hcflow_tf.models.systems import make_model
 from hcflow_tf.networks.part import Live, compute
 from hcflow_tf.networks.rrdb import ConditionPyramid, RRDBNetwork
+from hcflow_tf.weights import released
+from hcflow_tf.weights.store import assign_weights, weight_shapes
 
 PARITY = pathlib.Path(__file__).parent / "fixtures/parity"
 TOLERANCE = 1e-4
@@ -107,3 +112,27 @@ def test_mixed_precision_computes_in_bfloat16_and_returns_float32():
     error = np.abs(image - nhwc(arrays["decode"])).max() / np.abs(arrays["decode"]).max()
     assert image.dtype == tf.float32
     assert 1e-4 < error < 5e-2
+
+
+def test_authors_file_becomes_a_model():
+    """The network's own test has the values; here names, shapes and the model around them."""
+    state, reference = (dict(np.load(PARITY / f"rrdb_x4_tiny{part}.npz")) for part in ("_weights", ""))
+    config = released.infer_config({name: value.shape for name, value in state.items()})
+    facts = json.loads((PARITY / "rrdb_x4_tiny.json").read_text())
+    assert config == RRDBConfig(scale=4, blocks=facts["blocks"], features=facts["features"], growth=facts["growth"])
+    model = make_model(config)
+    assert model.count_params() == facts["parameters"]
+    assign_weights(model, released.map_released(state, weight_shapes(config), config), source="rrdb_x4_tiny")
+    for each in (model, InferenceModel(model)):
+        assert_agrees(each.decode(nhwc(reference["lr"])), nhwc(reference["decode"]))
+
+
+def test_all_released_names_are_mapped():
+    shapes = {name: tuple(shape) for name, shape in json.loads((PARITY / "rrdb_x4_keys.json").read_text()).items()}
+    config, values = released.infer_config(shapes), iter(range(10**6))
+    assert config == RRDBConfig()
+    state = {name: np.full(shape, next(values), np.float32) for name, shape in shapes.items()}
+    back = released.to_released(released.map_released(state, weight_shapes(config), config), config)
+    assert back.keys() == state.keys()
+    for name, value in back.items():
+        np.testing.assert_array_equal(value, state[name])

@@ -8,7 +8,8 @@ import tensorflow as tf
 from tiny import photograph
 
 from hcflow_tf.config import Config, parse_config
-from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.models.systems import make_model
+from hcflow_tf.models.trained_model import TrainedModel
 from hcflow_tf.training.step import TrainingStep
 from hcflow_tf.training.strategy import make_strategy
 
@@ -43,12 +44,12 @@ def batch(count: int = 4, size: int = 16, scale: int = 2) -> tuple[np.ndarray, n
     return hr, hr.reshape(count, size // scale, scale, size // scale, scale, 3).mean(axis=(2, 4))
 
 
-def make_step(config: Config, devices: str = "cpu", *, dtype: str = "float32") -> tuple[HCFlow, TrainingStep]:
+def make_step(config: Config, devices: str = "cpu", *, dtype: str = "float32") -> tuple[TrainedModel, TrainingStep]:
     """A model with fixed, non-trivial first weights, and its training step, over some devices."""
     strategy = make_strategy(devices)
     keras.utils.set_random_seed(0)
     with strategy.scope():
-        model = HCFlow(config.model, recompute=config.training.recompute, dtype=dtype)
+        model = make_model(config.model, recompute=config.training.recompute, dtype=dtype)
     rng = np.random.default_rng(0)
     model.initialise_actnorm(*batch(4, config.data.crop_size, config.model.scale))
     for variable in model.weights:

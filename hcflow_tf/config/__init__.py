@@ -1,6 +1,6 @@
 """The typed schema of a run's YAML config and its strict reading."""
 
-from hcflow_tf.config.models import IRNConfig, ModelConfig, SystemConfig
+from hcflow_tf.config.models import IRNConfig, ModelConfig, RRDBConfig, SystemConfig
 from hcflow_tf.config.schema import (
     FORMAT_VERSION,
     Config,
@@ -24,6 +24,7 @@ __all__ = [
     "LossConfig",
     "ModelConfig",
     "OptimizerConfig",
+    "RRDBConfig",
     "SystemConfig",
     "TrainingConfig",
     "dump_config",

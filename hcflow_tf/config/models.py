@@ -19,6 +19,8 @@ class SystemConfig(Section):
 
     has_likelihood: ClassVar[bool] = True
     """Whether the model says how likely an image is, so that it can be trained by its negative log-likelihood."""
+    DEFAULT_LOSSES: ClassVar[dict[str, float]] = {}
+    """Keys of the section losses where a config leaves the section out."""
     GROWING: ClassVar[tuple[str, ...]] = ()
     """Keys in which a model may be larger than the one whose weights it starts from; see `training.growth`."""
     FREE: ClassVar[tuple[str, ...]] = ()
@@ -170,17 +172,48 @@ class IRNConfig(SystemConfig):
             yield f"model.blocks: expected a number for each of the {levels} levels of scale {self.scale}, got {len(self.blocks)}"
 
 
-def _system(section: Any) -> str:
+class RRDBConfig(SystemConfig):
+    """ESRGAN's generator (Wang et al., 2018): one image for each LR image."""
+
+    has_likelihood = False
+    DEFAULT_LOSSES = {"nll": 0.0, "pixel": 1.0}  # noqa: RUF012
+
+    system: Literal["rrdb"] = "rrdb"
+    scale: Literal[2, 4, 8] = 4
+    blocks: Layers = 23
+    """RRDBs in the trunk."""
+    features: Channels = 64
+    growth: Channels = 32
+    """Of the dense blocks in them."""
+
+    @property
+    def task(self) -> Task:
+        """What it is for."""
+        return "super_resolution"
+
+    @property
+    def min_weights(self) -> int:
+        """See `SystemConfig`."""
+        return 30 * self.blocks
+
+    def describe(self) -> dict[str, str]:
+        """See `SystemConfig`."""
+        return {"RRDB blocks": str(self.blocks), "RRDB features": f"{self.features}, growth {self.growth}"}
+
+
+def system_of(section: Any) -> str:
     """The tag of the union: what `system` says, hcflow where it is not there (or where this is no section at all)."""
     named = section.get("system", "hcflow") if isinstance(section, dict) else getattr(section, "system", "hcflow")
     return named if isinstance(named, str) else shown(named)
 
 
-SECTIONS: dict[str, type[SystemConfig]] = {"hcflow": ModelConfig, "irn": IRNConfig}
+SECTIONS: dict[str, type[SystemConfig]] = {"hcflow": ModelConfig, "irn": IRNConfig, "rrdb": RRDBConfig}
 """System -> its section."""
 AnyModelConfig = Annotated[
-    Annotated[ModelConfig, pydantic.Tag("hcflow")] | Annotated[IRNConfig, pydantic.Tag("irn")],
-    pydantic.Discriminator(_system),
+    Annotated[ModelConfig, pydantic.Tag("hcflow")]
+    | Annotated[IRNConfig, pydantic.Tag("irn")]
+    | Annotated[RRDBConfig, pydantic.Tag("rrdb")],
+    pydantic.Discriminator(system_of),
 ]
 """The section of any system: key `system` says which, hcflow where it is left out."""
 

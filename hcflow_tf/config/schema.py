@@ -13,7 +13,7 @@ import pydantic
 import yaml
 
 from hcflow_tf.config import strict_yaml
-from hcflow_tf.config.models import SECTIONS, AnyModelConfig, ModelConfig, SystemConfig
+from hcflow_tf.config.models import SECTIONS, AnyModelConfig, ModelConfig, SystemConfig, system_of
 from hcflow_tf.config.packaged import packaged_configs
 from hcflow_tf.config.types import (
     Decay,
@@ -88,12 +88,17 @@ class LossConfig(Section):
     """L1 between the HR image and the decoded one."""
     pixel_temperature: Weight = 0.0
     """Temperature of the image that the pixel loss sees: 0 for HCFlow+, 1 for rescaling."""
+    pixel_epsilon: Weight = 0.0
+    """The pixel loss takes sqrt(d^2 + this) for each absolute difference |d|."""
     lr: Weight = 0.0
     """L2 between the encoder's LR image and the bicubic one (rescaling)."""
     lr_chroma: PositiveFloat = 1.0
     """How much more than the luma the colour differences count in that error, before squaring; 1 is plain L2 of RGB."""
     latent: Weight = 0.0
     """L2 of the latents (rescaling)."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Over the values of an image, in pixel, lr and latent: their mean, or their sum, as IRN's recipe. Of sums, gradients are
+    as many times larger: clipping and weight decay then act otherwise."""
     perceptual: Weight = 0.0
     """L1 between VGG19 features, last convolution of block 5 before its ReLU."""
     lpips: Weight = 0.0
@@ -128,6 +133,8 @@ class OptimizerConfig(Section):
     beta_2: Decay = 0.99
     clip_value: PositiveFloat | None = 5.0
     clip_norm: PositiveFloat | None = 100.0
+    weight_decay: Weight = 0.0
+    """This times the weights is added to the clipped gradient (an L2 penalty; not AdamW's decay); the discriminator has none."""
     discriminator_learning_rate: PositiveFloat = 5e-5
     discriminator_warmup_steps: NonNegative = 1500
     """The discriminator alone trains for this many steps first."""
@@ -167,6 +174,14 @@ class Config(Section):
     losses: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _default_losses(cls, tree: Any) -> Any:
+        """Without a section losses, those of the system."""
+        if isinstance(tree, dict) and "losses" not in tree and (section := SECTIONS.get(system_of(tree.get("model")))):
+            return {**tree, "losses": section.DEFAULT_LOSSES}
+        return tree
 
     @pydantic.model_validator(mode="after")
     def _combinations(self) -> Config:

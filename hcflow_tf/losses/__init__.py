@@ -1,5 +1,14 @@
 """The losses of the recipes."""
 
-from hcflow_tf.losses.recipes import adversarial, l1, l2, latent_l2, lr_l2, round_straight_through, training_log_prob
+from hcflow_tf.losses.recipes import (
+    adversarial,
+    l1,
+    l2,
+    latent_l2,
+    lr_l2,
+    round_straight_through,
+    training_log_prob,
+    values_per_image,
+)
 
-__all__ = ["adversarial", "l1", "l2", "latent_l2", "lr_l2", "round_straight_through", "training_log_prob"]
+__all__ = ["adversarial", "l1", "l2", "latent_l2", "lr_l2", "round_straight_through", "training_log_prob", "values_per_image"]

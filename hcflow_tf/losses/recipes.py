@@ -35,9 +35,10 @@ def training_log_prob(flow: Flow, hr: tf.Tensor, lr: tf.Tensor) -> tuple[tf.Tens
     return gaussian_log_prob(rounded, lr, LR_LOG_STD) + latent_log_prob(parts[1:]) + log_det, parts
 
 
-def l1(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """Mean absolute difference of each image."""
-    return _mean_per_image(tf.abs(a - b))
+def l1(a: tf.Tensor, b: tf.Tensor, epsilon: float = 0.0) -> tf.Tensor:
+    """Mean absolute difference of each image; with an epsilon, the mean of sqrt(d^2 + epsilon), smooth at 0."""
+    difference = a - b
+    return _mean_per_image(tf.sqrt(tf.square(difference) + epsilon) if epsilon else tf.abs(difference))
 
 
 def l2(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
@@ -57,8 +58,12 @@ def lr_l2(encoded: tf.Tensor, lr: tf.Tensor, chroma: float = 1.0) -> tf.Tensor:
 
 def latent_l2(latents: list[tf.Tensor]) -> tf.Tensor:
     """Mean square of all latent values of each image."""
-    count = tf.add_n([tf.reduce_prod(tf.shape(z)[1:]) for z in latents])
-    return tf.add_n([tf.reduce_sum(tf.square(z), axis=[1, 2, 3]) for z in latents]) / tf.cast(count, latents[0].dtype)
+    return tf.add_n([tf.reduce_sum(tf.square(z), axis=[1, 2, 3]) for z in latents]) / values_per_image(*latents)
+
+
+def values_per_image(*images: tf.Tensor) -> tf.Tensor:
+    """How many values each image of these batches has, all together, in their type."""
+    return tf.cast(tf.add_n([tf.reduce_prod(tf.shape(image)[1:]) for image in images]), images[0].dtype)
 
 
 def adversarial(logits: tf.Tensor, *, real: bool) -> tf.Tensor:

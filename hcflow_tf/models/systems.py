@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _CLASSES = {
     "hcflow": ("hcflow_tf.models.hcflow", "HCFlow"),
     "irn": ("hcflow_tf.models.irn", "IRN"),
+    "rrdb": ("hcflow_tf.models.rrdb", "RRDB"),
 }
 """System -> module and class; `config.models.SECTIONS` has the sections, `weights.released.SYSTEMS` the released names."""
 

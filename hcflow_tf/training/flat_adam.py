@@ -31,6 +31,7 @@ class FlatAdam:
         learning_rate: float,
         strategy: tf.distribute.Strategy,
         ema: float = 0.0,
+        weight_decay: float = 0.0,
     ):
         """Creates the vector and the optimiser's state; call it inside the strategy's scope.
 
@@ -40,8 +41,10 @@ class FlatAdam:
           learning_rate: of the first step; assign `learning_rate` to change it.
           strategy: where the network lives.
           ema: decay of the moving average of the weights; 0 for none.
+          weight_decay: this times the weights is added to each gradient.
         """
         self._variables, self._strategy, self._config, self._ema = network.trainable_variables, strategy, config, ema
+        self._weight_decay = weight_decay
         self._names = [variable.path.removeprefix(f"{network.name}/") for variable in self._variables]
         self._shapes = [tuple(variable.shape) for variable in self._variables]
         self._sizes = [math.prod(shape) for shape in self._shapes]
@@ -141,7 +144,13 @@ class FlatAdam:
     def _apply(self, gradient: tf.Tensor) -> None:
         # Keras sums the gradients over the replicas once more.
         replicas = self._strategy.num_replicas_in_sync
-        self._strategy.run(lambda value: self.adam.apply([value / replicas], [self._vector]), (gradient,))
+
+        def step(value: tf.Tensor) -> None:
+            if self._weight_decay:
+                value += self._weight_decay * tf.convert_to_tensor(self._vector)
+            self.adam.apply([value / replicas], [self._vector])
+
+        self._strategy.run(step, (gradient,))
         self._write()
 
     def _write(self) -> None:

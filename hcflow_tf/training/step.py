@@ -58,7 +58,14 @@ class TrainingStep:
         self.discriminator: Any = None
         self.discriminator_optimizer: FlatAdam | None = None
         with strategy.scope():
-            self.optimizer = FlatAdam(model, rates, learning_rate=rates.learning_rate, strategy=strategy, ema=config.training.ema)
+            self.optimizer = FlatAdam(
+                model,
+                rates,
+                learning_rate=rates.learning_rate,
+                strategy=strategy,
+                ema=config.training.ema,
+                weight_decay=rates.weight_decay,
+            )
             if config.losses.perceptual:
                 self.features = VGGFeatures(config.losses.vgg_weights)
             if config.losses.lpips:
@@ -191,11 +198,12 @@ class TrainingStep:
             encoded, latents = self._encode(flow, hr)
             source = losses.round_straight_through(encoded)
             if "lr" in terms:
-                result["lr"] = losses.lr_l2(encoded, lr, config.lr_chroma)
+                result["lr"] = self._reduced(losses.lr_l2(encoded, lr, config.lr_chroma), lr)
             if "latent" in terms:
-                result["latent"] = losses.latent_l2(latents)
+                result["latent"] = self._reduced(losses.latent_l2(latents), *latents)
         if "pixel" in terms:
-            result["pixel"] = losses.l1(hr, self._decode(flow, source, noise, config.pixel_temperature))
+            decoded = self._decode(flow, source, noise, config.pixel_temperature)
+            result["pixel"] = self._reduced(losses.l1(hr, decoded, config.pixel_epsilon), hr)
         if {"perceptual", "lpips", "adversarial"} & set(terms):
             sample = self._decode(flow, source, noise, config.sample_temperature)
             if "perceptual" in terms:
@@ -215,6 +223,10 @@ class TrainingStep:
         real = losses.adversarial(self.discriminator(hr, training=True), real=True)
         fake = losses.adversarial(self.discriminator(sample, training=True), real=False)
         return {"discriminator": real + fake}
+
+    def _reduced(self, mean: tf.Tensor, *images: tf.Tensor) -> tf.Tensor:
+        """A mean over the values of each of these images, [batch], or what the recipe takes for it."""
+        return mean * losses.values_per_image(*images) if self.config.losses.reduction == "sum" else mean
 
     def _encode(self, flow: Flow, hr: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
         """LR images, not rounded, and latents."""
