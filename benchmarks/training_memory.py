@@ -111,9 +111,8 @@ def _work(pipe: Connection, config_file: str, overrides: list[str]) -> None:
 
 def _gradient(step: Any) -> list[np.ndarray]:
     """That of the first step for each weight, from Adam's first moment; without clipping they differ by a factor alone."""
-    moment = next(variable for variable in step.optimizer.adam.variables if variable.path.endswith("momentum"))
-    sizes = [int(np.prod(variable.shape)) for variable in step.model.trainable_variables]
-    return np.split(moment.numpy() / (1 - step.config.optimizer.beta_1), np.cumsum(sizes)[:-1])
+    moments = {name: value for name, value in step.optimizer.state.items() if name.startswith("momentum/")}
+    return [moments[name].ravel() / (1 - step.config.optimizer.beta_1) for name in sorted(moments)]
 
 
 def _memory(*, peak: bool) -> float:

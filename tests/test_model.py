@@ -334,6 +334,10 @@ def test_mixed_precision_keeps_the_bijection_exact(task):
     np.testing.assert_allclose(lr, exact_lr, atol=1e-6)  # no extractor on the way to lr
     difference = np.abs(latents[0] - exact_latents[0]).max()
     assert 0 < difference < 0.05  # bfloat16 keeps 8 bits of the conditions
+    # A traced training step computes in bfloat16, too, whatever it reads the weights from.
+    in_step = tf.function(lambda: mixed.computed_flow().forward_and_log_det(tf.constant(hr))[0][1], autograph=False)()
+    assert 0 < np.abs(in_step - exact_latents[0]).max() < 0.05
+    np.testing.assert_allclose(in_step, latents[0], atol=0.02)
 
 
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "function"])

@@ -73,6 +73,7 @@ def run_steps(config: Config, devices: str = "cpu", steps: int = 3) -> tuple[lis
     model, step = make_step(config, devices)
     hr, lr = (distribute(step.strategy, array) for array in batch())
     values = [step(hr, lr, index) for index in range(steps)]
+    step.optimizer.write_weights()
     return values, weights_of(model), step
 
 

@@ -12,7 +12,7 @@ from hcflow_tf.config import SystemConfig
 from hcflow_tf.config.models import validate_section
 from hcflow_tf.models.complexity import Place
 from hcflow_tf.models.flow_model import Flow, FlowModel
-from hcflow_tf.networks.part import compute
+from hcflow_tf.networks.part import Value, compute
 
 
 class TrainedModel(FlowModel, keras.Model):
@@ -85,15 +85,23 @@ class TrainedModel(FlowModel, keras.Model):
             layer.build(None)
         self.built = True
 
-    def computed_flow(self) -> Flow:
+    def computed_flow(self, value: Value = tf.convert_to_tensor) -> Flow:
         """The flow over weights computed now, all at once: for a function that is traced, inside its gradient tape.
 
         The same values and gradients as `flow`, from much fewer operations. Where activations are computed again in the
-        backward pass, so are the weights, and this is `flow`.
+        backward pass, so are the weights, and this is `flow`, which reads the variables themselves.
+
+        Args:
+          value: reads a variable.
         """
-        if self._options["recompute"]:
+        if self.reads_variables:
             return self.flow
-        return self.assemble(self.config, compute(self.parts()))
+        return self.assemble(self.config, compute(self.parts(), value))
+
+    @property
+    def reads_variables(self) -> bool:
+        """Whether `computed_flow` reads the variables, whatever its `value`."""
+        return self._options["recompute"]
 
     def call(self, image: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
         """[lr, z_1, z_2, ...] of hr, as the flow's forward direction; of a model without an encoder, hr of lr."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from hcflow_tf.bijectors.log_scales import RAW_FACTOR
 from hcflow_tf.networks.layers import ActNorm, Affine, Conv, ScaledConv, convolve, halves, of_outputs, small_xavier
-from hcflow_tf.networks.part import Part, Value, Weights, stacked
+from hcflow_tf.networks.part import Part, Value, Weights, stacked, variables_together
 
 LEAKY_SLOPE = 0.2
 
@@ -116,6 +117,10 @@ class ConditionParts(Part):
         """Args: networks of one shape."""
         self._networks = networks
         self.weights = [variable for network in networks for variable in network.weights]
+
+    def groups(self, alike: Sequence[Any]) -> list[list[keras.Variable]]:
+        """See `Part.groups`."""
+        return [group for part in alike for group in variables_together(part._networks)]
 
     def effective(self, value: Value = tf.convert_to_tensor) -> Affine:
         """Kernel and bias; the networks' parts lie side by side."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from hcflow_tf.networks.layers import Affine, Conv, before_upsampling, convolve
-from hcflow_tf.networks.part import Value, Weights
-from hcflow_tf.networks.rrdb import RRDB, ComputesInType, run_trunk
+from hcflow_tf.networks.part import Value, Weights, variables_together
+from hcflow_tf.networks.rrdb import RRDB, ComputesInType, dense_blocks, effective_trunk, run_trunk
 
 
 def feature_extractor(
@@ -93,6 +94,11 @@ class FeatureExtractor(ComputesInType, keras.layers.Layer):
         for channels, factor in self.sources:
             kernels.append(before_upsampling(kernel[:, :, first : first + channels], factor))
             first += channels
-        trunks = (tuple(block.effective(value) for block in trunk) for trunk in (self.trunk_a, self.trunk_b))
+        trunks = effective_trunk([*self.trunk_a, *self.trunk_b], value)
         last: Affine = self.conv_last.effective(value)
-        return (tuple(kernels), bias, *trunks, last)
+        return tuple(kernels), bias, trunks[: len(self.trunk_a)], trunks[len(self.trunk_a) :], last
+
+    def groups(self, alike: Sequence[Any]) -> list[list[keras.Variable]]:
+        """See `Part.groups`."""
+        trunks = ([*extractor.trunk_a, *extractor.trunk_b] for extractor in alike)
+        return [group for trunk in trunks for group in variables_together(dense_blocks(trunk))]

@@ -11,6 +11,7 @@ import tensorflow as tf
 Weights = Any
 """Nested tuples of tensors; None where a convolution has no bias."""
 Value = Callable[[keras.Variable], tf.Tensor]
+"""Reads a variable; where it has a method `together`, that reads variables of one shape as one tensor [n, *shape]."""
 
 
 class Part:
@@ -41,12 +42,20 @@ class Part:
         """The weights as `function` takes them; value reads a variable."""
         raise NotImplementedError
 
+    def typed(self, value: Value = tf.convert_to_tensor) -> Weights:
+        """The effective weights in the type that the network computes in."""
+        return self.effective(value)
+
     def initialise(self, *inputs: tf.Tensor) -> None:
         """Lets what depends on data start from these inputs; by default nothing does."""
 
     def call(self, *inputs: tf.Tensor) -> tf.Tensor:
         """The function over the present weights."""
-        return self.function(self.effective(), *inputs)
+        return self.function(self.typed(), *inputs)
+
+    def groups(self, alike: Sequence[Any]) -> list[list[keras.Variable]]:
+        """The variables that are read together when `compute` computes all these parts of one kind, of which it is the first."""
+        return variables_together(alike) if self.in_groups else []
 
     def maker(self, *, shared: bool) -> Callable[[Weights], Any]:
         """What makes of effective weights the function over them; shared: many calls of a graph are to share one tracing."""
@@ -94,22 +103,42 @@ def compute(tree: Any, value: Value = tf.convert_to_tensor, finish: Callable[[tf
     Returns:
       The tree with each part over its computed weights (`Part.maker`).
     """
-    leaves = tf.nest.flatten(tree)
-    parts = [leaf.part if isinstance(leaf, Live) else leaf for leaf in leaves]
-    kinds: dict[Hashable, list[int]] = {}
-    for index, part in enumerate(parts):
-        if part is not None:
-            kinds.setdefault(part.kind, []).append(index)
+    parts = _parts_of(tree)
     computed: list[Any] = [None] * len(parts)
-    for indices in kinds.values():
+    for indices in _of_one_kind(parts):
         alike = [parts[index] for index in indices]
         make = alike[0].maker(shared=len(alike) > 1 and not tf.executing_eagerly())
-        all_weights = _together(alike, value) if alike[0].in_groups else [part.effective(value) for part in alike]
+        all_weights = _together(alike, value) if alike[0].in_groups else [part.typed(value) for part in alike]
         for index, weights in zip(indices, all_weights, strict=True):
             if finish is not None:
                 weights = tf.nest.map_structure(lambda x: None if x is None else finish(x), weights)
             computed[index] = make(weights)
     return tf.nest.pack_sequence_as(tree, computed)
+
+
+def read_together(tree: Any) -> list[list[keras.Variable]]:
+    """The variables that `compute` reads as one tensor each, if they have not been read so before."""
+    parts, groups = _parts_of(tree), []
+    known: set[int] = set()
+    for indices in _of_one_kind(parts):
+        for group in parts[indices[0]].groups([parts[index] for index in indices]):
+            if not known & {id(variable) for variable in group}:
+                groups.append(group)
+                known |= {id(variable) for variable in group}
+    return groups
+
+
+def _parts_of(tree: Any) -> list[Any]:
+    return [leaf.part if isinstance(leaf, Live) else leaf for leaf in tf.nest.flatten(tree)]
+
+
+def _of_one_kind(parts: Sequence[Any]) -> list[list[int]]:
+    """Indices of the parts of each kind."""
+    kinds: dict[Hashable, list[int]] = {}
+    for index, part in enumerate(parts):
+        if part is not None:
+            kinds.setdefault(part.kind, []).append(index)
+    return list(kinds.values())
 
 
 def traced_once(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
@@ -119,23 +148,33 @@ def traced_once(function: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
 
 def _together(parts: Sequence[Part], value: Value) -> list[Weights]:
     """The effective weights of parts of one kind, in one computation."""
-    together = parts[0].effective(stacked(parts, value))
-    each = [None if tensor is None else tf.unstack(tensor, len(parts)) for tensor in tf.nest.flatten(together)]
+    return unstacked(parts[0].typed(stacked(parts, value)), len(parts))
+
+
+def unstacked(together: Weights, count: int) -> list[Weights]:
+    """The weights of each of `count` parts, from those of all with a leading dimension."""
+    each = [None if tensor is None else tf.unstack(tensor, count) for tensor in tf.nest.flatten(together)]
     return [
         tf.nest.pack_sequence_as(together, [None if tensors is None else tensors[index] for tensors in each])
-        for index in range(len(parts))
+        for index in range(count)
     ]
+
+
+def variables_together(parts: Sequence[Part]) -> list[list[keras.Variable]]:
+    """What `stacked` reads as one tensor each."""
+    return [list(variables) for variables in zip(*(part.weights for part in parts), strict=True)]
 
 
 def stacked(parts: Sequence[Part], value: Value) -> Value:
     """Reads a variable of the first part as those of all parts, [parts, ...]."""
     index_of = {id(variable): index for index, variable in enumerate(parts[0].weights)}
+    together = getattr(value, "together", lambda variables: tf.stack([value(variable) for variable in variables]))
     known: dict[int, tf.Tensor] = {}
 
     def read(variable: keras.Variable) -> tf.Tensor:
         index = index_of[id(variable)]
         if index not in known:
-            known[index] = tf.stack([value(part.weights[index]) for part in parts])
+            known[index] = together([part.weights[index] for part in parts])
         return known[index]
 
     return read

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from hcflow_tf.networks.coupling import LEAKY_SLOPE, DenseBlock, dense_block
 from hcflow_tf.networks.layers import Affine, Conv, before_upsampling, convolve
-from hcflow_tf.networks.part import Part, Value, Weights, traced_once
+from hcflow_tf.networks.part import Computed, Part, Value, Weights, stacked, traced_once, unstacked, variables_together
 
 RESIDUAL_SCALE = 0.2
 
@@ -47,11 +48,22 @@ class RRDB(Part, keras.layers.Layer):
 
     def effective(self, value: Value = tf.convert_to_tensor) -> Weights:
         """The dense blocks' convolutions; their factor 0.2 is part of the last ones."""
-        blocks = []
-        for block in self.blocks:
-            *first, last = block.effective(value)
-            blocks.append((*first, tuple(None if values is None else RESIDUAL_SCALE * values for values in last)))
-        return tuple(blocks)
+        return effective_trunk([self], value)[0]
+
+
+def dense_blocks(trunk: Sequence[RRDB]) -> list[DenseBlock]:
+    """Those of all RRDBs, in order."""
+    return [block for rrdb in trunk for block in rrdb.blocks]
+
+
+def effective_trunk(trunk: Sequence[RRDB], value: Value = tf.convert_to_tensor) -> tuple[Weights, ...]:
+    """The effective weights of RRDBs of one shape, read and computed together."""
+    blocks = dense_blocks(trunk)
+    if not blocks:
+        return ()
+    *first, last = blocks[0].effective(stacked(blocks, value))
+    each = unstacked((*first, tf.nest.map_structure(lambda values: RESIDUAL_SCALE * values, last)), len(blocks))
+    return tuple(tuple(each[start : start + 3]) for start in range(0, len(each), 3))
 
 
 def run_trunk(trunk: Sequence[Weights], x: tf.Tensor, *, recompute: bool = False) -> list[tf.Tensor]:
@@ -71,7 +83,10 @@ def run_trunk(trunk: Sequence[Weights], x: tf.Tensor, *, recompute: bool = False
 def _rrdb(weights: Weights, x: tf.Tensor) -> tf.Tensor:
     """`rrdb`; where weights are trained in a graph, all calls of it share one tracing."""
     traced = any(tf.is_symbolic_tensor(tensor) for tensor in tf.nest.flatten(weights))
-    return (traced_once(rrdb) if traced else rrdb)(weights, x)
+    return (_TRACED_RRDB if traced else rrdb)(weights, x)
+
+
+_TRACED_RRDB = traced_once(rrdb)
 
 
 def _recomputed_rrdb(weights: Weights, x: tf.Tensor) -> tf.Tensor:
@@ -81,22 +96,54 @@ def _recomputed_rrdb(weights: Weights, x: tf.Tensor) -> tf.Tensor:
     return tf.recompute_grad(compute)(x, *tf.nest.flatten(weights))
 
 
+class _Typed:
+    """Reads variables in another type, where `value` gives them in their own."""
+
+    def __init__(self, value: Value, own: str, wanted: str):
+        self._value, self._own, self._wanted = value, own, wanted
+
+    def __call__(self, variable: keras.Variable) -> tf.Tensor:
+        return self._cast(self._value(variable))
+
+    def together(self, variables: Sequence[keras.Variable]) -> tf.Tensor:
+        """Variables of one shape, [n, *shape]."""
+        together = getattr(self._value, "together", None)
+        return self._cast(together(variables)) if together else tf.stack([self(variable) for variable in variables])
+
+    def _cast(self, tensor: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tensor, self._wanted) if tensor.dtype == self._own else tensor
+
+
+def in_type_of_weights(function: Callable[..., Any], weights: Weights, *inputs: tf.Tensor) -> Any:
+    """The function of inputs in its weights' type; what it returns is in the inputs' own."""
+    dtype = tf.nest.flatten(weights)[0].dtype
+    outputs = function(weights, *(tf.cast(x, dtype) for x in inputs))
+    return tf.nest.map_structure(lambda output: tf.cast(output, inputs[0].dtype), outputs)
+
+
 class ComputesInType(Part):
     """A part that is a Keras layer and computes in that layer's dtype policy: bfloat16 for mixed precision.
 
-    What it returns is float32, unless the policy's variables are float64. Its function takes `recompute=`.
+    What it returns is of its inputs' type. Weights that were computed in another type ahead (`compute` with a value) keep
+    that, and so does what is computed with them. Its function takes `recompute=`.
     """
 
     compute_dtype: str
     variable_dtype: str
     recompute: bool
 
+    def typed(self, value: Value = tf.convert_to_tensor) -> Weights:
+        """See `Part.typed`."""
+        return self.effective(_Typed(value, self.variable_dtype, self.compute_dtype))
+
     def call(self, *inputs: tf.Tensor) -> tf.Tensor:
         """Returns the function's output, computed in the layer's compute type."""
-        compute = functools.partial(tf.cast, dtype=self.compute_dtype)
-        weights = self.effective(lambda variable: compute(tf.convert_to_tensor(variable)))
-        outputs = self.function(weights, *map(compute, inputs), recompute=self.recompute)
-        return tf.nest.map_structure(lambda output: tf.cast(output, self.variable_dtype), outputs)
+        return in_type_of_weights(functools.partial(self.function, recompute=self.recompute), self.typed(), *inputs)
+
+    def maker(self, *, shared: bool) -> Callable[[Weights], Computed]:
+        """See `Part.maker`."""
+        function = functools.partial(in_type_of_weights, self.function)
+        return lambda weights: Computed(traced_once(function) if shared else function, weights)
 
 
 def enlarged_features(upconvs: Sequence[Affine], features: tf.Tensor) -> list[tf.Tensor]:
@@ -158,9 +205,13 @@ class RRDBNetwork(ComputesInType, keras.layers.Layer):
         for layer in (*layers, self.conv_hr, self.conv_last):
             layer.build(None)
 
+    def groups(self, alike: Sequence[Any]) -> list[list[keras.Variable]]:
+        """See `Part.groups`."""
+        return [group for network in alike for group in variables_together(dense_blocks(network.trunk))]
+
     def effective_features(self, value: Value = tf.convert_to_tensor) -> Weights:
         """What features are computed from: the first convolution, the RRDBs, the convolution after them."""
-        trunk = tuple(block.effective(value) for block in self.trunk)
+        trunk = effective_trunk(self.trunk, value)
         return self.conv_first.effective(value), trunk, self.conv_trunk.effective(value)
 
     def effective_upconvs(self, count: int, value: Value = tf.convert_to_tensor) -> tuple[Affine, ...]:
@@ -225,6 +276,10 @@ class ConditionPyramid(ComputesInType):
     def kind(self) -> Hashable:
         """See `Part.kind`."""
         return (super().kind, self._stacked_blocks)
+
+    def groups(self, alike: Sequence[Any]) -> list[list[keras.Variable]]:
+        """See `Part.groups`."""
+        return [group for pyramid in alike for group in pyramid._network.groups([pyramid._network])]
 
     def effective(self, value: Value = tf.convert_to_tensor) -> Weights:
         """The convolutions but those that make the network's own image alone."""

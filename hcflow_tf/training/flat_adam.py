@@ -20,7 +20,12 @@ class FlatAdam:
     """Keras's Adam on one vector that holds all trainable weights of a network.
 
     HCFlow has more than a thousand weights, most of them tiny. One vector needs a dozen operations per step where a
-    variable each needs a dozen thousand, one all-reduce, and one clipping.
+    variable each needs a dozen thousand, one all-reduce, and one clipping. A network that can is computed from the vector
+    itself (`values`): then its variables are set only when someone wants to see them (`write_weights`).
+
+    Attributes:
+      variables: the network's trainable variables, in the vector's order.
+      vector: their values.
     """
 
     def __init__(
@@ -32,6 +37,7 @@ class FlatAdam:
         strategy: tf.distribute.Strategy,
         ema: float = 0.0,
         weight_decay: float = 0.0,
+        groups: Sequence[Sequence[keras.Variable]] | None = None,
     ):
         """Creates the vector and the optimiser's state; call it inside the strategy's scope.
 
@@ -42,19 +48,24 @@ class FlatAdam:
           strategy: where the network lives.
           ema: decay of the moving average of the weights; 0 for none.
           weight_decay: this times the weights is added to each gradient.
+          groups: variables of one shape that are read together and so lie beside each other; the network is computed from
+            `values`. None: from its variables, which every step sets.
         """
-        self._variables, self._strategy, self._config, self._ema = network.trainable_variables, strategy, config, ema
+        self._strategy, self._config, self._ema, self._reads_variables = strategy, config, ema, groups is None
         self._weight_decay = weight_decay
-        self._names = [variable.path.removeprefix(f"{network.name}/") for variable in self._variables]
-        self._shapes = [tuple(variable.shape) for variable in self._variables]
+        created = network.trainable_variables
+        grouped = {id(variable) for group in groups or () for variable in group}
+        self._blocks = [*(groups or ()), *([variable] for variable in created if id(variable) not in grouped)]
+        self.variables = [variable for block in self._blocks for variable in block]
+        self._names, self._created = ([_name(variable, network) for variable in some] for some in (self.variables, created))
+        self._shapes = [tuple(variable.shape) for variable in self.variables]
         self._sizes = [math.prod(shape) for shape in self._shapes]
-        self._vector = keras.Variable(np.zeros(sum(self._sizes)), dtype=self._variables[0].dtype, name="all_weights")
+        self.vector = keras.Variable(np.zeros(sum(self._sizes)), dtype=self.variables[0].dtype, name="all_weights")
         self.adam = keras.optimizers.Adam(
             learning_rate, config.beta_1, config.beta_2, epsilon=1e-8, use_ema=ema > 0, ema_momentum=ema or 0.99
         )
-        self.adam.build([self._vector])
+        self.adam.build([self.vector])
         self._compiled_apply = tf.function(self._apply, autograph=False)
-        self._compiled_write = tf.function(self._write, autograph=False)
         self.read_weights()
 
     @property
@@ -84,7 +95,7 @@ class FlatAdam:
             values = state.pop(kind)
             if values.shape != (sum(self._sizes),):
                 raise ValueError(f"{kind} has shape {values.shape}, this model has {sum(self._sizes):,} weights")
-            state |= self._named(kind, values)
+            state |= self._named(kind, values, self._created)
         shapes = dict.fromkeys(scalars, ())
         shapes |= {f"{kind}/{name}": shape for kind in vectors for name, shape in zip(self._names, self._shapes, strict=True)}
         if differences := _differences({name: value.shape for name, value in state.items()}, shapes):
@@ -93,27 +104,38 @@ class FlatAdam:
             variable.assign(state[kind])
         for kind, variable in vectors.items():
             variable.assign(np.concatenate([state[f"{kind}/{name}"].ravel() for name in self._names]))
-        self._compiled_write()
+        self.write_weights()
 
-    def _named(self, kind: str, vector: np.ndarray) -> dict[str, np.ndarray]:
-        parts = np.split(vector, np.cumsum(self._sizes)[:-1])
-        return {f"{kind}/{name}": part.reshape(shape) for name, shape, part in zip(self._names, self._shapes, parts, strict=True)}
+    def _named(self, kind: str, vector: np.ndarray, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """The vector's parts by name, in this order."""
+        shape_of, named, start = dict(zip(self._names, self._shapes, strict=True)), {}, 0
+        for name in names or self._names:
+            size = math.prod(shape_of[name])
+            named[f"{kind}/{name}"] = vector[start : start + size].reshape(shape_of[name])
+            start += size
+        return named
 
     def _vectors_and_scalars(self) -> tuple[dict[str, keras.Variable], dict[str, keras.Variable]]:
         """The variables that hold a value for each weight, by kind, and those that hold one."""
         own = {variable.name.removeprefix("all_weights_"): variable for variable in self.adam.variables}
         del own["learning_rate"]  # set in every step
         scalars = {kind: variable for kind, variable in own.items() if len(variable.shape) == 0}
-        return {"weights": self._vector} | {kind: own[kind] for kind in own if kind not in scalars}, scalars
+        return {"weights": self.vector} | {kind: own[kind] for kind in own if kind not in scalars}, scalars
 
     def read_weights(self) -> None:
         """Takes the network's present weights; call it after they were set from outside."""
-        self._vector.assign(np.concatenate([variable.numpy().ravel() for variable in self._variables]))
+        self.vector.assign(np.concatenate([variable.numpy().ravel() for variable in self.variables]))
 
     def gradient(self, tape: tf.GradientTape, loss: tf.Tensor) -> tf.Tensor:
         """The gradient of a loss with respect to all weights, as a vector."""
-        parts = tape.gradient(loss, [variable.value for variable in self._variables], unconnected_gradients="zero")
+        if not self._reads_variables:
+            return tape.gradient(loss, self.vector.value, unconnected_gradients="zero")
+        parts = tape.gradient(loss, [variable.value for variable in self.variables], unconnected_gradients="zero")
         return tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0)
+
+    def values(self) -> VectorValues:
+        """Reads the network's variables from the vector, for `networks.part.compute`; make it inside the gradient tape."""
+        return VectorValues(tf.convert_to_tensor(self.vector), self._blocks)
 
     def clip(self, gradient: tf.Tensor) -> tf.Tensor:
         """Clips by value, then by norm, as the released recipes."""
@@ -128,18 +150,19 @@ class FlatAdam:
 
     @contextlib.contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """Within the block the network holds the moving average of its weights, where there is one."""
+        """Within the block the network holds the moving average of its weights, where there is one, and else its weights."""
         if not self._ema:
+            self.write_weights()
             yield
             return
-        current = self._vector.numpy()
-        self.adam.finalize_variable_values([self._vector])
-        self._compiled_write()
+        current = self.vector.numpy()
+        self.adam.finalize_variable_values([self.vector])
+        self.write_weights()
         try:
             yield
         finally:
-            self._vector.assign(current)
-            self._compiled_write()
+            self.vector.assign(current)
+            self.write_weights()
 
     def _apply(self, gradient: tf.Tensor) -> None:
         # Keras sums the gradients over the replicas once more.
@@ -147,19 +170,57 @@ class FlatAdam:
 
         def step(value: tf.Tensor) -> None:
             if self._weight_decay:
-                value += self._weight_decay * tf.convert_to_tensor(self._vector)
-            self.adam.apply([value / replicas], [self._vector])
+                value += self._weight_decay * tf.convert_to_tensor(self.vector)
+            self.adam.apply([value / replicas], [self.vector])
 
         self._strategy.run(step, (gradient,))
-        self._write()
+        if self._reads_variables:
+            self._set_variables()
 
-    def _write(self) -> None:
-        """Sets the network's weights from the vector, on every replica."""
-        parts: Sequence = self._strategy.run(lambda: tf.split(tf.convert_to_tensor(self._vector), self._sizes))
-        for variable, part in zip(self._variables, parts, strict=True):
+    def write_weights(self) -> None:
+        """Sets the network's variables from the vector."""
+        for variable, array in zip(self.variables, self._named("", self.vector.numpy()).values(), strict=True):
+            variable.assign(array)
+
+    def _set_variables(self) -> None:
+        """`write_weights` in a graph, on every replica."""
+        parts: Sequence = self._strategy.run(lambda: tf.split(tf.convert_to_tensor(self.vector), self._sizes))
+        for variable, part in zip(self.variables, parts, strict=True):
             self._strategy.extended.update(
                 variable.value, lambda target, value: target.assign(tf.reshape(value, target.shape)), args=(part,)
             )
+
+
+class VectorValues:
+    """Reads variables from one vector that holds them block by block."""
+
+    def __init__(self, vector: tf.Tensor, blocks: Sequence[Sequence[keras.Variable]]):
+        """Args: blocks, in the vector's order; the variables of a block are of one shape."""
+        pieces = tf.split(vector, [sum(math.prod(variable.shape) for variable in block) for block in blocks])
+        self._blocks = [
+            tf.reshape(piece, [len(block), *block[0].shape]) if len(block) > 1 else tf.reshape(piece, block[0].shape)
+            for piece, block in zip(pieces, blocks, strict=True)
+        ]
+        self._lengths = [len(block) for block in blocks]
+        self._place = {id(variable): (index, at) for index, block in enumerate(blocks) for at, variable in enumerate(block)}
+
+    def __call__(self, variable: keras.Variable) -> tf.Tensor:
+        """The variable's value."""
+        block, at = self._place[id(variable)]
+        return self._blocks[block] if self._lengths[block] == 1 else self._blocks[block][at]
+
+    def together(self, variables: Sequence[keras.Variable]) -> tf.Tensor:
+        """The values of variables of one shape, [n, *shape]; without a copy where they are a block."""
+        block, _ = self._place[id(variables[0])]
+        if len(variables) > 1 and [self._place[id(variable)] for variable in variables] == [
+            (block, at) for at in range(self._lengths[block])
+        ]:
+            return self._blocks[block]
+        return tf.stack([self(variable) for variable in variables])
+
+
+def _name(variable: keras.Variable, network: keras.Model) -> str:
+    return variable.path.removeprefix(f"{network.name}/")
 
 
 def _differences(actual: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> str:

@@ -15,6 +15,7 @@ from hcflow_tf.metrics.lpips import loss_layer
 from hcflow_tf.models.flow_model import Flow
 from hcflow_tf.models.trained_model import TrainedModel
 from hcflow_tf.networks.discriminator import discriminator
+from hcflow_tf.networks.part import read_together
 from hcflow_tf.networks.vgg import VGGFeatures
 from hcflow_tf.support.latents import latent_shapes
 from hcflow_tf.training.flat_adam import FlatAdam
@@ -65,6 +66,7 @@ class TrainingStep:
                 strategy=strategy,
                 ema=config.training.ema,
                 weight_decay=rates.weight_decay,
+                groups=None if model.reads_variables else read_together(model.parts()),
             )
             if config.losses.perceptual:
                 self.features = VGGFeatures(config.losses.vgg_weights)
@@ -188,7 +190,7 @@ class TrainingStep:
 
     def _generator_losses(self, terms: Sequence[str], hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> Losses:
         """The named losses of the model, each [batch]."""
-        config, flow, result = self.config.losses, self.model.computed_flow(), {}
+        config, flow, result = self.config.losses, self.model.computed_flow(self.optimizer.values()), {}
         if "nll" in terms:
             dequantised = hr + noise["uniform"] / config.quantization_levels
             log_prob, _ = losses.training_log_prob(flow, dequantised, lr)
@@ -216,7 +218,7 @@ class TrainingStep:
 
     def _discriminator_losses(self, terms: Sequence[str], hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> Losses:
         """How well the discriminator tells hr from a sample, [batch]."""
-        source, flow = lr, self.model.computed_flow()
+        source, flow = lr, self.model.computed_flow(self.optimizer.values())
         if self.model.config.makes_lr:
             source = losses.round_straight_through(self._encode(flow, hr)[0])
         sample = tf.stop_gradient(self._decode(flow, source, noise, self.config.losses.sample_temperature))
