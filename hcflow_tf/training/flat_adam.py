@@ -80,7 +80,8 @@ class FlatAdam:
         vectors, scalars = self._vectors_and_scalars()
         state = {kind: np.array(variable.numpy()) for kind, variable in scalars.items()}
         for kind, variable in vectors.items():
-            state |= self._named(kind, variable.numpy())
+            named = self._named(kind, variable.numpy())
+            state |= {f"{kind}/{name}": named[f"{kind}/{name}"] for name in self._created}
         return state
 
     def load_state(self, state: Mapping[str, np.ndarray]) -> None:
