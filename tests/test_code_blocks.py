@@ -20,8 +20,9 @@ import yaml
 from PIL import Image
 from tiny import photograph, tiny_model
 
-from hcflow_tf.config import load_config
+from hcflow_tf.config import IRNConfig, load_config
 from hcflow_tf.export import FORMATS, script
+from hcflow_tf.models.systems import make_model
 from hcflow_tf.support import cli
 from hcflow_tf.weights.store import save_model
 
@@ -122,6 +123,7 @@ def prepared(tmp_path_factory) -> pathlib.Path:
     super_resolution = tiny_model("super_resolution", scale=4)
     save_model(super_resolution, root / "runs/sr_x4")
     save_model(super_resolution, root / "models/sr_x4")
+    save_model(make_model(IRNConfig(blocks=(1, 1), growth=4)), root / "models/irn_x4")
     return root
 
 
