@@ -15,7 +15,7 @@ from hcflow_tf.support.errors import UsageError
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 RECIPES = (
     "sr_x4", "sr_x4_plus", "sr_x4_plusplus", "face_x8", "face_x8_plus", "face_x8_plusplus", "rescale_x4", "quickstart",
-    "sr_x4_compact", "sr_x4_compact_nll", "rescale_x4_compact", "irn_x4", "irn_x2", "rrdb_x4",
+    "sr_x4_compact", "sr_x4_compact_nll", "rescale_x4_compact", "irn_x4", "irn_x2", "rrdb_x4", "esrgan_x4",
 )  # fmt: skip
 START_FROM = (
     "training.start_from: these losses (pixel beside nll, perceptual, lpips, adversarial) diverge from scratch; "
@@ -139,8 +139,8 @@ def test_overrides_reach_every_level():
             "losses.nll: a rescaling model is trained without NLL (its losses are pixel, lr and latent); set it to 0",
         ),
         (
-            "training: {start_from: a}\nlosses: {adversarial: 1}\ndata: {crop_size: 64}",
-            "data.crop_size: the discriminator takes 160 x 160 crops; set it to 160 or losses.adversarial to 0",
+            "training: {start_from: a}\nlosses: {adversarial: 1}\ndata: {crop_size: 72}",
+            "data.crop_size: the discriminator takes crops divisible by 32, got 72; the recipes' is 160 (ESRGAN: 128)",
         ),
         (
             "training: {start_from: a, steps: 1500}\nlosses: {adversarial: 1}",

@@ -26,8 +26,14 @@ from hcflow_tf.training.checkpoint import Checkpoints
 from hcflow_tf.training.strategy import check_batch_size, make_strategy
 
 ROOT = pathlib.Path(__file__).parents[1]
-TINY = ("main_steps=2", "conditional_steps=1", "main_width=4", "conditional_width=4", "rrdb_blocks=[1, 1]")
-TINY += ("rrdb_features=4", "rrdb_growth=2")
+TINY = {
+    "hcflow": (
+        *("main_steps=2", "conditional_steps=1", "main_width=4", "conditional_width=4"),
+        *("rrdb_blocks=[1, 1]", "rrdb_features=4", "rrdb_growth=2"),
+    ),
+    "irn": ("blocks=[1, 1]", "growth=3"),
+    "rrdb": ("blocks=1", "features=4", "growth=2"),
+}
 STEPS = 20
 
 # Relative difference of all weights and momenta (Euclidean norm), and of each loss. Sums over a batch are rounded in another
@@ -43,8 +49,10 @@ TOLERANCE = {"float32": (1e-5, 1e-5), "float64": (1e-12, 1e-12)}
 def tiny_recipe(name: str, *overrides: str) -> Config:
     """A recipe of configs/ with its own losses, optimiser and scale, and a tiny network; both clippings have an effect."""
     path = ROOT / f"configs/{name}.yaml"
-    crop = 160 if load_config(path).losses.adversarial else 16
-    sets = [f"model.{size}" for size in TINY] + [f"data.crop_size={crop}", f"training.steps={STEPS}", "optimizer.halve_at=[]"]
+    recipe = load_config(path)
+    crop = 160 if recipe.losses.adversarial else 16
+    sets = [f"model.{size}" for size in TINY[recipe.model.system]]
+    sets += [f"data.crop_size={crop}", f"training.steps={STEPS}", "optimizer.halve_at=[]"]
     sets += ["training.batch_size=4", "training.ema=0.9", "optimizer.clip_value=0.05", "optimizer.clip_norm=0.5"]
     return load_config(path, [*sets, *overrides])
 
@@ -94,6 +102,7 @@ def vectors(state: dict[str, np.ndarray], prefix: str = "") -> dict[str, np.ndar
         ("sr_x4_plus", "float32"),
         ("sr_x4_plus", "float64"),
         ("rescale_x4", "float64"),
+        ("irn_x4", "float64"),
         pytest.param("rescale_x4", "float32", marks=pytest.mark.slow),
         pytest.param("sr_x4", "float32", marks=pytest.mark.slow),
         pytest.param("sr_x4", "float64", marks=pytest.mark.slow),
@@ -141,6 +150,11 @@ def test_one_and_two_replicas_take_the_same_adversarial_steps(recipe, keras_floa
 
 
 @pytest.mark.slow
+def test_the_relativistic_mean_is_that_of_the_global_batch(keras_float64):
+    assert_same_steps(tiny_recipe("esrgan_x4", "losses.perceptual=0", "data.crop_size=32"), "float64", 3)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("activation", "least", "most"), [("leaky_relu", 1e-3, 1e-2), ("silu", 0, 1e-4)])
 def test_single_precision_moves_the_discriminator_over_kinks(activation, least, most, monkeypatch):
     """On one device: rounding changes the sign of a few activations, and so the gradient; measured 4.1e-3 and 2.9e-5."""
@@ -150,7 +164,7 @@ def test_single_precision_moves_the_discriminator_over_kinks(activation, least, 
     if activation != "leaky_relu":
         smooth = functools.partial(keras.layers.Activation, activation)
         monkeypatch.setattr(keras.layers, "LeakyReLU", lambda _slope, dtype: smooth(dtype=dtype))
-    hr, lr = batch(4, module.CROP_SIZE)
+    hr, lr = batch(4, 160)
     enlarged = lr.repeat(2, axis=1).repeat(2, axis=2)
     strategy = make_strategy("cpu")
     keras.utils.set_random_seed(0)

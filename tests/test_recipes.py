@@ -118,25 +118,31 @@ def test_released_recipes_clip_and_compact_ones_say_that_they_do_not(name):
         assert not load_config(CONFIGS / f"{compact}.yaml").losses.clip
 
 
-def test_vanilla_gan_losses():
+@pytest.mark.parametrize("kind", ["gan", "ragan"])
+def test_gan_losses(kind):
     reference = dict(np.load(PARITY / "gan_losses_tiny.npz"))
     real, fake = (tf.constant(reference[f"logits_{kind}"]) for kind in ("real", "fake"))
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([real, fake])
-        generator = tf.reduce_mean(losses.adversarial(fake, real=True))
-        critic = tf.reduce_mean(losses.adversarial(real, real=True) + losses.adversarial(fake, real=False))
-    np.testing.assert_allclose(generator, reference["gan_generator_loss"], rtol=TOLERANCE)
-    np.testing.assert_allclose(critic, reference["gan_discriminator_loss"], rtol=TOLERANCE)
+        if kind == "gan":
+            generator = losses.adversarial(fake, real=True)
+            critic = losses.adversarial(real, real=True) + losses.adversarial(fake, real=False)
+        else:
+            generator = losses.relativistic(fake, tf.stop_gradient(real), real=True, mean=tf.reduce_mean)
+            critic = losses.relativistic(real, fake, real=True, mean=tf.reduce_mean)
+        generator, critic = tf.reduce_mean(generator), tf.reduce_mean(critic)
+    np.testing.assert_allclose(generator, reference[f"{kind}_generator_loss"], rtol=TOLERANCE)
+    np.testing.assert_allclose(critic, reference[f"{kind}_discriminator_loss"], rtol=TOLERANCE)
     for loss, logits, name in (
         (generator, fake, "generator_gradient_fake"),
         (critic, real, "discriminator_gradient_real"),
         (critic, fake, "discriminator_gradient_fake"),
     ):
-        np.testing.assert_allclose(tape.gradient(loss, logits), reference[f"gan_{name}_logits"], rtol=TOLERANCE, atol=1e-6)
+        np.testing.assert_allclose(tape.gradient(loss, logits), reference[f"{kind}_{name}_logits"], rtol=TOLERANCE, atol=1e-6)
 
 
-@pytest.fixture(scope="module")
-def gan():
+@pytest.fixture(scope="module", params=["gan", "ragan"])
+def gan(request):
     """The training step of sr_x4_plusplus with the fixture's discriminator and VGG; its decoder returns the free image `fake`."""
     reference = dict(np.load(PARITY / "gan_step_tiny.npz"))
     part = {
@@ -150,10 +156,11 @@ def gan():
         file = PARITY / "gan_step_tiny.pth"  # stands for the state dict that the fixture's .npz holds
         patch.setattr(pathlib.Path, "is_file", lambda path, is_file=pathlib.Path.is_file: path == file or is_file(path))
         overrides = ["training.batch_size=2", "training.start_from=x", f"losses.vgg_weights={file}", f"model={sizes}"]
+        overrides.append(f"losses.adversarial_kind={'vanilla' if request.param == 'gan' else 'relativistic'}")
         config = load_config(CONFIGS / "sr_x4_plusplus.yaml", overrides)
         _, step = make_step(config)
     load_discriminator(step.discriminator, part["netD"])
-    return step, reference, read_json("gan_step_tiny")["losses"]
+    return step, reference, read_json("gan_step_tiny")["losses"], request.param
 
 
 def load_discriminator(network, state: dict[str, np.ndarray]) -> None:
@@ -186,7 +193,7 @@ def images_of(reference: dict[str, np.ndarray]) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def test_generator_losses_of_the_adversarial_recipe(gan, monkeypatch):
-    step, reference, expected = gan
+    step, reference, expected, adversarial = gan
     real, fake = images_of(reference)
     monkeypatch.setattr(TrainingStep, "_decode", lambda *args: fake)
 
@@ -194,11 +201,13 @@ def test_generator_losses_of_the_adversarial_recipe(gan, monkeypatch):
         return step._generator_losses(("perceptual", "adversarial"), real, real[:, ::4, ::4], {})
 
     means, gradients = gradients_on_replica(step, compute, [fake])
-    for ours, kind, theirs in (("adversarial", "gan", "l_g_gan"), ("perceptual", "perceptual", "l_g_fea")):
+    for ours, kind, theirs in (("adversarial", adversarial, "l_g_gan"), ("perceptual", "perceptual", "l_g_fea")):
         weight = getattr(step.config.losses, ours)
         assert weight * float(means[ours]) == pytest.approx(expected[kind][theirs], rel=TOLERANCE)
         gradient = weight * gradients[ours][0].numpy()
         assert np.linalg.norm(gradient) == pytest.approx(expected[kind]["generator_gradient_wrt_fake_norm"], rel=TOLERANCE)
+        if kind == "ragan":  # the fixture has its norm alone
+            continue
         stored = nhwc(reference[f"{kind}_generator_gradient_wrt_fake_first_image"])
         atol = TOLERANCE * np.abs(stored).max()
         np.testing.assert_allclose(gradient[:1, ::8, ::8], stored, rtol=0, atol=atol)
@@ -206,7 +215,7 @@ def test_generator_losses_of_the_adversarial_recipe(gan, monkeypatch):
 
 def test_discriminator_loss_of_the_adversarial_recipe(gan, monkeypatch):
     """Real and fake images pass separately, each with its own statistics: one batch of both would give other logits."""
-    step, reference, expected = gan
+    step, reference, expected, adversarial = gan
     real, fake = images_of(reference)
     monkeypatch.setattr(TrainingStep, "_decode", lambda *args: fake)
     variables = {variable.path: variable.value for variable in step.discriminator.trainable_variables}
@@ -219,14 +228,14 @@ def test_discriminator_loss_of_the_adversarial_recipe(gan, monkeypatch):
         return step._discriminator_losses(("discriminator",), real, real[:, ::4, ::4], {})
 
     means, gradients = gradients_on_replica(step, compute, sources)
-    assert float(means["discriminator"]) == pytest.approx(expected["gan"]["l_d_total"], rel=TOLERANCE)
-    norms = expected["gan"]["discriminator_gradient_norms"]
+    assert float(means["discriminator"]) == pytest.approx(expected[adversarial]["l_d_total"], rel=TOLERANCE)
+    norms = expected[adversarial]["discriminator_gradient_norms"]
     for gradient, (name, norm) in zip(gradients["discriminator"], norms.items(), strict=True):
         assert np.linalg.norm(gradient) == pytest.approx(norm, rel=TOLERANCE), name
 
 
 def test_discriminator_logits(gan):
-    step, reference, _ = gan
+    step, reference, *_ = gan
     real, fake = images_of(reference)
     for images, name in ((real, "logits_real"), (fake, "logits_fake")):
         logits = step.strategy.run(lambda images: step.discriminator(images, training=True), (images,))
@@ -234,7 +243,7 @@ def test_discriminator_logits(gan):
 
 
 def test_perceptual_features(gan):
-    step, reference, _ = gan
+    step, reference, *_ = gan
     for images, name in zip(images_of(reference), ("real", "fake"), strict=True):
         stored = nhwc(reference[f"perceptual_features_{name}"])
         np.testing.assert_allclose(step.features(images), stored, rtol=0, atol=TOLERANCE * np.abs(stored).max())

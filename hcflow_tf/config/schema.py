@@ -104,7 +104,9 @@ class LossConfig(Section):
     lpips: Weight = 0.0
     """LPIPS between the sample and the HR image."""
     adversarial: Weight = 0.0
-    """Vanilla GAN with logits."""
+    """GAN with logits."""
+    adversarial_kind: Literal["vanilla", "relativistic"] = "vanilla"
+    """Relativistic: logits count by how much they are above the mean of the other kind's (ESRGAN)."""
     sample_temperature: Weight = 0.9
     """Temperature of the sample that the perceptual, the LPIPS and the adversarial loss see."""
     separate_updates: Switch = True
@@ -213,9 +215,11 @@ class Config(Section):
                 "training.start_from: these losses (pixel beside nll, perceptual, lpips, adversarial) diverge from scratch; "
                 "name the directory of a trained or converted model to fine-tune"
             )
-        if losses.adversarial and self.data.crop_size != 160:
-            yield "data.crop_size: the discriminator takes 160 x 160 crops; set it to 160 or losses.adversarial to 0"
-
+        if losses.adversarial and self.data.crop_size % 32:
+            yield (
+                f"data.crop_size: the discriminator takes crops divisible by 32, got {self.data.crop_size}; "
+                "the recipes' is 160 (ESRGAN: 128)"
+            )
         if losses.lpips and self.data.crop_size < 31:
             yield f"data.crop_size: LPIPS takes crops of 31 x 31 or larger, got {self.data.crop_size}"
 

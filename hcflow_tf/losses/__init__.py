@@ -6,9 +6,20 @@ from hcflow_tf.losses.recipes import (
     l2,
     latent_l2,
     lr_l2,
+    relativistic,
     round_straight_through,
     training_log_prob,
     values_per_image,
 )
 
-__all__ = ["adversarial", "l1", "l2", "latent_l2", "lr_l2", "round_straight_through", "training_log_prob", "values_per_image"]
+__all__ = [
+    "adversarial",
+    "l1",
+    "l2",
+    "latent_l2",
+    "lr_l2",
+    "relativistic",
+    "round_straight_through",
+    "training_log_prob",
+    "values_per_image",
+]

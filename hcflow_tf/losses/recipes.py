@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from hcflow_tf.models.flow_model import LR_LOG_STD, Flow, gaussian_log_prob, latent_log_prob
@@ -70,6 +72,24 @@ def adversarial(logits: tf.Tensor, *, real: bool) -> tf.Tensor:
     """Cross-entropy of the discriminator's logits [batch, 1] with the label `real` (vanilla GAN)."""
     labels = tf.ones_like(logits) if real else tf.zeros_like(logits)
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=labels, logits=logits), axis=1)
+
+
+def relativistic(logits: tf.Tensor, others: tf.Tensor, *, real: bool, mean: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """How far logits [batch, 1] are from being `real` beside the mean of the others, and those from the opposite; halved.
+
+    The generator's loss is that of a fake image's logits taken as real ones, the discriminator's that of a real image's.
+
+    Args:
+      logits: of what is to be `real`.
+      others: of the other kind of images.
+      real: the label of `logits`.
+      mean: over the global batch.
+
+    References:
+      [1] Wang et al., ESRGAN, 2018, section 3.2 (relativistic average GAN).
+    """
+    own = adversarial(logits - mean(others), real=real)
+    return (own + adversarial(others - mean(logits), real=not real)) / 2.0
 
 
 def _mean_per_image(x: tf.Tensor) -> tf.Tensor:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import keras
 
-CROP_SIZE = 160
-"""The crops it takes, in pixels: the dense layers fix it."""
-
 CHANNELS = (64, 128, 256, 512, 512)
 
 
-def discriminator(dtype: str = "float32") -> keras.Model:
-    """VGG-style network [batch, 160, 160, 3] in [0, 1] -> logit [batch, 1], higher for real images.
+def discriminator(dtype: str = "float32", *, crop_size: int = 160) -> keras.Model:
+    """VGG-style network [batch, crop_size, crop_size, 3] in [0, 1] -> logit [batch, 1], higher for real images.
 
     Pairs of conv3x3 and stride-2 conv4x4, BatchNorm except after the first, LeakyReLU 0.2, dense 100, dense 1.
     Call it with training=True always, as the released recipe does: it is never evaluated with moving statistics. The
     BatchNorms take the statistics of the global batch, over all replicas, so that several take the step that one would.
 
+    Args:
+      dtype: of weights and values.
+      crop_size: pixels, divisible by 32; the dense layers fix it.
+
     References:
       [1] Wang et al., ESRGAN, 2018, section 4.1.
     """
-    image = x = keras.Input([CROP_SIZE, CROP_SIZE, 3], dtype=dtype)
+    image = x = keras.Input([crop_size, crop_size, 3], dtype=dtype)
     for index, channels in enumerate(CHANNELS):
         for size, strides in ((3, 1), (4, 2)):
             first = index == 0 and strides == 1

@@ -73,7 +73,7 @@ class TrainingStep:
             if config.losses.lpips:
                 self.lpips = loss_layer(config.losses.lpips_weights)
             if config.losses.adversarial:
-                self.discriminator = discriminator(model.variable_dtype)
+                self.discriminator = discriminator(model.variable_dtype, crop_size=config.data.crop_size)
                 self.discriminator_optimizer = FlatAdam(
                     self.discriminator, rates, learning_rate=rates.discriminator_learning_rate, strategy=strategy
                 )
@@ -213,7 +213,7 @@ class TrainingStep:
             if "lpips" in terms:
                 result["lpips"] = tf.cast(self.lpips((sample, hr)), hr.dtype)
             if "adversarial" in terms:
-                result["adversarial"] = losses.adversarial(self.discriminator(sample, training=True), real=True)
+                result["adversarial"] = self._adversarial(sample, hr)
         return result
 
     def _discriminator_losses(self, terms: Sequence[str], hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> Losses:
@@ -222,9 +222,18 @@ class TrainingStep:
         if self.model.config.makes_lr:
             source = losses.round_straight_through(self._encode(flow, hr)[0])
         sample = tf.stop_gradient(self._decode(flow, source, noise, self.config.losses.sample_temperature))
-        real = losses.adversarial(self.discriminator(hr, training=True), real=True)
-        fake = losses.adversarial(self.discriminator(sample, training=True), real=False)
-        return {"discriminator": real + fake}
+        real, fake = (self.discriminator(images, training=True) for images in (hr, sample))
+        if self.config.losses.adversarial_kind == "relativistic":
+            return {"discriminator": losses.relativistic(real, fake, real=True, mean=_global_mean)}
+        return {"discriminator": losses.adversarial(real, real=True) + losses.adversarial(fake, real=False)}
+
+    def _adversarial(self, sample: tf.Tensor, hr: tf.Tensor) -> tf.Tensor:
+        """How well the discriminator tells a sample from hr, for the generator, [batch]."""
+        fake = self.discriminator(sample, training=True)
+        if self.config.losses.adversarial_kind == "vanilla":
+            return losses.adversarial(fake, real=True)
+        real = tf.stop_gradient(self.discriminator(hr, training=True))
+        return losses.relativistic(fake, real, real=True, mean=_global_mean)
 
     def _reduced(self, mean: tf.Tensor, *images: tf.Tensor) -> tf.Tensor:
         """A mean over the values of each of these images, [batch], or what the recipe takes for it."""
@@ -241,3 +250,9 @@ class TrainingStep:
 
     def _clip(self, image: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value(image, 0.0, 1.0) if self.config.losses.clip else image
+
+
+def _global_mean(logits: tf.Tensor) -> tf.Tensor:
+    """Mean over the images of all replicas, which have equally many."""
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce(tf.distribute.ReduceOp.MEAN, tf.reduce_mean(logits))
