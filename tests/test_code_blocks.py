@@ -64,6 +64,7 @@ NO_COMMANDS = {
     "docs/training.md": ["RUN/config.yaml, versions.json"],
     "docs/web.md": ["Cross-Origin-Opener-Policy: same-origin"],
     "README.md": ["image        bicubic dB Y"],
+    "docs/usage.md": ["$ hcflow info --model sr-x4-compact photo.png terminal.png"],
 }
 """Blocks that show files or output, by their first words."""
 
