@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from hcflow_tf.config import Config, dump_config, load_config, parse_config, save_config
+from hcflow_tf.config import Config, ModelConfig, dump_config, load_config, parse_config, save_config
+from hcflow_tf.config.models import LOG_STD_BOUND
 from hcflow_tf.config.packaged import packaged_configs
 from hcflow_tf.support.errors import UsageError
 
@@ -50,6 +51,22 @@ def test_fine_tuning_keeps_the_model_and_starts_from_its_run(kind):
     assert (plus.losses.nll, plus.losses.pixel, plus.losses.adversarial) == (2e-3, 1, 0)
     assert (plusplus.losses.perceptual, plusplus.losses.adversarial) == (5e-2, 0.5)
     assert plusplus.losses.sample_temperature == (0.9 if kind == "sr_x4" else 0.8)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_of_super_resolution_is_bounded_and_says_so(path):
+    model = load_config(path).model
+    other = model.makes_lr or not isinstance(model, ModelConfig)
+    assert other or (model.log_std_bound == LOG_STD_BOUND and "log_std_bound: 0.5 #" in path.read_text())
+
+
+def test_new_super_resolution_models_are_bounded_and_older_ones_stay_as_they_were():
+    assert parse_config("model: {scale: 2}").model.log_std_bound == Config().model.log_std_bound == LOG_STD_BOUND
+    assert parse_config("model: {log_std_bound: null}").model.log_std_bound is None
+    assert parse_config("model: {task: rescaling}").model.log_std_bound is None
+    assert parse_config("format_version: 1\nmodel: {scale: 4}").model.log_std_bound is None  # written before there was the key
+    assert parse_config(dump_config(parse_config("model: {scale: 4}"))).model.log_std_bound == LOG_STD_BOUND
+    assert parse_config(dump_config(parse_config("model: {log_std_bound: null}"))).model.log_std_bound is None
 
 
 def test_round_trip(tmp_path):

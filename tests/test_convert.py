@@ -23,7 +23,7 @@ from hcflow_tf.weights.store import load_model
 
 SMALL = {"main_width": 5, "conditional_width": 6, "rrdb_blocks": (2, 1), "rrdb_features": 4, "rrdb_growth": 3}
 CONFIGS: dict[str, SystemConfig] = {
-    "super_resolution": ModelConfig(task="super_resolution", scale=2, main_steps=3, conditional_steps=2, **SMALL),
+    "super_resolution": ModelConfig(scale=2, main_steps=3, conditional_steps=2, log_std_bound=None, **SMALL),
     "rescaling": ModelConfig(task="rescaling", scale=4, main_steps=2, conditional_steps=1, **SMALL),
     "irn": IRNConfig(scale=4, blocks=(2, 1), growth=5),
 }

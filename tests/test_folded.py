@@ -17,7 +17,7 @@ SMALL = {"main_width": 6, "conditional_width": 5, "rrdb_blocks": (1, 2), "rrdb_f
 CONFIGS = {
     "sr_x8": ModelConfig(scale=8, main_steps=1, conditional_steps=2, **SMALL),
     "sr_x2": ModelConfig(scale=2, main_steps=1, conditional_steps=1, **SMALL),
-    "sr_x2_bounded": ModelConfig(scale=2, main_steps=1, conditional_steps=1, log_std_bound=0.5, **SMALL),
+    "sr_x2_unbounded": ModelConfig(scale=2, main_steps=1, conditional_steps=1, log_std_bound=None, **SMALL),
     "rescaling_x4": ModelConfig(task="rescaling", scale=4, main_steps=2, conditional_steps=2, **SMALL),
     "no_conditional_steps": ModelConfig(scale=4, main_steps=1, conditional_steps=0, **SMALL),
     "no_conditions": ModelConfig(scale=4, main_steps=1, conditional_steps=1, conditions=("nothing", "nothing"), **SMALL),

@@ -11,6 +11,12 @@ import pydantic
 from hcflow_tf.config.types import Channels, Layers, LayersOrNone, PositiveFloat, Real, Section, Switch, shown
 
 Condition = Literal["nothing", "lr", "own", "own_and_below"]
+WRITTEN = "written"
+"""Key of the validation context: true for a config that this program wrote, in whatever release."""
+
+LOG_STD_BOUND = 0.5
+"""Of new super-resolution models: few values of photographs are above it (docs/training.md), and no picture's may be."""
+
 Task = Literal["super_resolution", "rescaling"]
 
 
@@ -85,14 +91,23 @@ class ModelConfig(SystemConfig):
     rrdb_features: Channels = 64
     rrdb_growth: Channels = 32
     log_std_bound: Real | None = None
-    """Super-resolution: smooth upper bound of the log standard deviations of the latent path; None, as in the released
-    weights, leaves them free, and a sample of a picture unlike the training images may then overflow."""
+    """Super-resolution: smooth upper bound of the log standard deviations of the latent path, `LOG_STD_BOUND` if nothing is
+    said; None, as in the released weights, leaves them free, and a sample of a picture unlike the training images may then
+    overflow."""
 
     conditions: tuple[Condition, ...] | None = None
     """What conditions the latents of levels 1 (finest) to L: nothing, the given LR image, the level's own image y_l, or
     that and the conditions of all levels below it; None: the last for all levels, as HCFlow does (paper, table 5)."""
     lr_is_output: Switch = True
     """Whether the flow gives an LR image beside the latents; false makes all channels of the last level latents."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _bounded_by_default(cls, values: Any, info: pydantic.ValidationInfo) -> Any:
+        written = (info.context or {}).get(WRITTEN)  # it has every key of its time: without this one, it was free
+        if written or not isinstance(values, dict) or values.get("task") == "rescaling":
+            return values
+        return {"log_std_bound": LOG_STD_BOUND, **values}
 
     @property
     def levels(self) -> int:

@@ -13,7 +13,7 @@ import pydantic
 import yaml
 
 from hcflow_tf.config import strict_yaml
-from hcflow_tf.config.models import SECTIONS, AnyModelConfig, ModelConfig, SystemConfig, system_of
+from hcflow_tf.config.models import SECTIONS, WRITTEN, AnyModelConfig, ModelConfig, SystemConfig, system_of
 from hcflow_tf.config.packaged import packaged_configs
 from hcflow_tf.config.types import (
     Decay,
@@ -283,7 +283,7 @@ def parse_config(text: str, overrides: list[str] | tuple[str, ...] = (), *, sour
             "use the hcflow_tf release that wrote it, or convert or train the model again"
         )
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate(tree, context={WRITTEN: "format_version" in tree})
     except pydantic.ValidationError as error:
         problems = [f"{source}: {_explain(problem)}" for problem in error.errors()]
         more = [f"{source}: and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []

@@ -62,6 +62,7 @@ def infer_config(shapes: Shapes) -> ModelConfig:
         rrdb_blocks=blocks,
         rrdb_features=width(shapes, TITLE, f"{extractor}.conv_first.weight"),
         rrdb_growth=width(shapes, TITLE, f"{extractor}.RRDB_trunk0.0.RDB1.conv1.weight"),
+        log_std_bound=None,
     )
 
 
