@@ -35,6 +35,8 @@ class Lpips:
         from hcflow_tf.networks.lpips import LPIPS, MIN_SIDE
 
         self._layer, self._min_side = LPIPS(network, state, dtype=dtype), MIN_SIDE[network]
+        self._last: tuple[np.ndarray, list] | None = None
+        """The last reference and its features: the samples of an image are compared with one HR image."""
 
     def __call__(self, image: np.ndarray, reference: np.ndarray) -> float:
         """LPIPS of two images [H, W, 3] RGB, uint8 or float on the 0..255 scale, whole, no border cropped.
@@ -43,21 +45,28 @@ class Lpips:
           HCFlowError: not such images, or their shapes differ.
           UndefinedError: they are too small for the network.
         """
-        pair = self._check(image, reference)
-        return float(self._layer(tuple(pair[:, None]))[0])
+        return float(self._layer.distance(*self._features(image, reference))[0])
 
     def spatial(self, image: np.ndarray, reference: np.ndarray) -> np.ndarray:
         """The distance at each pixel, [H, W]; arguments and errors as for a call."""
-        return self._layer.spatial(*self._check(image, reference)[:, None])[0].numpy()
+        return self._layer.spatial(*self._features(image, reference), image.shape[:2])[0].numpy()
 
-    def _check(self, image: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    def _features(self, image: np.ndarray, reference: np.ndarray) -> tuple[list, list]:
+        self._check(image, reference)
+        if self._last is None or not np.array_equal(self._last[0], reference):
+            self._last = np.array(reference), self._layer.features(self._scaled(reference))
+        return self._layer.features(self._scaled(image)), self._last[1]
+
+    def _scaled(self, image: np.ndarray) -> np.ndarray:
+        return np.asarray(image)[None].astype(self._layer.compute_dtype) / 255
+
+    def _check(self, image: np.ndarray, reference: np.ndarray) -> None:
         image, reference = check_pair(image, reference)
         if image.ndim != 3 or image.shape[-1] != 3:
             raise HCFlowError(f"expected an RGB image [H, W, 3], got shape {image.shape}")
         if min(image.shape[:2]) < self._min_side:
             side, (height, width) = self._min_side, image.shape[:2]
             raise UndefinedError(f"LPIPS needs at least {side} x {side} pixels, got {height} x {width}")
-        return np.stack([image, reference]).astype(self._layer.compute_dtype) / 255
 
 
 def ntire_diversity(samples: Sequence[np.ndarray], reference: np.ndarray, lpips: Lpips) -> float:

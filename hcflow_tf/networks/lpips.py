@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -84,25 +84,35 @@ class LPIPS(keras.layers.Layer):
 
     def call(self, images: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         """Returns the distances [batch]."""
-        return tf.add_n([tf.reduce_mean(distances, axis=[1, 2]) for distances in self._distances(*images)])
+        both = self.features(tf.concat([tf.cast(image, self.compute_dtype) for image in images], axis=0))
+        first, second = zip(*(tf.split(tap, 2) for tap in both), strict=True)
+        return self.distance(first, second)
 
-    def spatial(self, image: tf.Tensor, reference: tf.Tensor) -> tf.Tensor:
-        """Returns the distance at each pixel [batch, h, w]: each tap's enlarged bilinearly to the image, then
-        added, in float32."""
-        size = tf.shape(image)[1:3]
-        maps = [tf.image.resize(distances[..., None], size)[..., 0] for distances in self._distances(image, reference)]
-        return tf.add_n(maps)
-
-    def _distances(self, image: tf.Tensor, reference: tf.Tensor) -> Iterator[tf.Tensor]:
-        """Of each tap, [batch, h, w]."""
-        x = tf.concat([tf.cast(image, self.compute_dtype), tf.cast(reference, self.compute_dtype)], 0)
+    def features(self, image: tf.Tensor) -> list[tf.Tensor]:
+        """What is compared of images [batch, h, w, 3]: of each tap [batch, h', w', channels], at unit length."""
+        x = tf.cast(image, self.compute_dtype)
         x = (2 * x - 1 - tf.cast(_SHIFT, x.dtype)) / tf.cast(_SCALE, x.dtype)
-        for group, head in zip(self._groups, self._heads, strict=True):
-            x = self._features(x, group)
-            first, second = tf.split(_unit(x), 2)
-            yield tf.reduce_sum(tf.square(first - second) * tf.convert_to_tensor(head), axis=-1)
+        taps = []
+        for group in self._groups:
+            x = self._convolved(x, group)
+            taps.append(_unit(x))
+        return taps
 
-    def _features(self, x: tf.Tensor, group: Group) -> tf.Tensor:
+    def distance(self, first: Sequence[tf.Tensor], second: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Returns the distances [batch] between images of these features."""
+        return tf.add_n([tf.reduce_mean(distances, axis=[1, 2]) for distances in self._distances(first, second)])
+
+    def spatial(self, first: Sequence[tf.Tensor], second: Sequence[tf.Tensor], size: Sequence[int]) -> tf.Tensor:
+        """Returns the distance at each pixel [batch, h, w] of images of these features and this size (h, w): each tap's
+        enlarged bilinearly, then added, in float32."""
+        return tf.add_n([tf.image.resize(distances[..., None], size)[..., 0] for distances in self._distances(first, second)])
+
+    def _distances(self, first: Sequence[tf.Tensor], second: Sequence[tf.Tensor]) -> Iterator[tf.Tensor]:
+        """Of each tap, [batch, h', w']."""
+        for one, other, head in zip(first, second, self._heads, strict=True):
+            yield tf.reduce_sum(tf.square(one - other) * tf.convert_to_tensor(head), axis=-1)
+
+    def _convolved(self, x: tf.Tensor, group: Group) -> tf.Tensor:
         if group.pool:
             x = tf.nn.max_pool2d(x, group.pool, 2, "VALID")
         for index, side, _ in group.convolutions:
