@@ -26,13 +26,14 @@ class FlowLevel:
 
     Attributes:
       squeeze: halves height and width.
-      steps: the K flow steps of the image path.
+      steps: the K flow steps of the image path; those that take a condition get e_l (`HierarchicalFlow`).
       image_channels: how many channels of their output go on as y_l; the others are the latent path's. Where these are
         all channels, the level has no latents, and what follows is not used.
       conditional_steps: the P flow steps of the latent path.
       gaussian: its last layer; None where there is no condition.
       conditioned_on: what the condition is made from.
-      extractor: phi_l, the network that makes it: (the LR image, or y_l, and c_{l+1}, c_{l+2}, ...) -> c_l.
+      extractor: phi_l, the network that makes it: (the LR image, or y_l, and c_{l+1}, c_{l+2}, ...) -> c_l; None where the
+        condition is the LR image, or y_l, itself.
       condition_parts: c_l -> what all conditional steps compute from it first; None: each is handed c_l.
     """
 
@@ -44,6 +45,10 @@ class FlowLevel:
     conditioned_on: ConditionSource = "own_and_below"
     extractor: Callable[..., tf.Tensor] | None = None
     condition_parts: Callable[[tf.Tensor], tf.Tensor] | None = None
+
+    def image_path(self, encoding: tf.Tensor | None) -> list[tuple[FlowBijector, dict[str, tf.Tensor]]]:
+        """The layers of the image path in forward order, each with its conditions; encoding: e_l."""
+        return [(layer, {"condition": encoding} if layer.takes_condition else {}) for layer in (self.squeeze, *self.steps)]
 
     def latent_path(self, condition: tf.Tensor | None) -> list[tuple[FlowBijector, dict[str, tf.Tensor]]]:
         """The layers of the latent path in forward order, each with its conditions."""
@@ -66,24 +71,33 @@ class HierarchicalFlow(FlowBijector):
     [batch, h/2^l, w/2^l, channels_l].
 
     What conditions a level is a choice (`FlowLevel.conditioned_on`): where it is the given LR image, both directions take
-    `lr=`. Where the last level's `image_channels` is 0, no image is an output: hr <-> [z_1, ..., z_L] given `lr=`. A level whose
-    `image_channels` are all channels gives no latents: z_1, z_2, ... are then those of the levels that do (`latents`).
+    `lr=`. Where the last level's `image_channels` is 0, no image is an output: hr <-> [z_1, ..., z_L] given `lr=`; the steps may
+    then be conditioned on it, too, by [e_1, ..., e_L] = `lr_encoder`(lr). A level whose `image_channels` are all channels
+    gives no latents: z_1, z_2, ... are then those of the levels that do (`latents`).
 
     References:
       [1] Liang et al., Hierarchical Conditional Flow, ICCV 2021, section 3.3 and figure 2.
+      [2] Lugmayr et al., SRFlow, ECCV 2020, section 3: conditioned steps, and a scale of 2^(L-1).
     """
 
     invertible = True
     """Whether hr can be encoded."""
 
     def __init__(
-        self, levels: Sequence[FlowLevel], *, scale: int | None = None, recompute: bool = False, name: str | None = None
+        self,
+        levels: Sequence[FlowLevel],
+        *,
+        scale: int | None = None,
+        lr_encoder: Callable[[tf.Tensor], Sequence[tf.Tensor]] | None = None,
+        recompute: bool = False,
+        name: str | None = None,
     ):
         """Creates the flow.
 
         Args:
           levels: finest first.
           scale: width of hr over width of lr, where lr is no output; by default, and where it is one, 2^L.
+          lr_encoder: the given LR image -> [e_1, ..., e_L], where steps of the image path take a condition.
           recompute: keep of each flow step only its inputs for the backward pass.
         """
         details, channels = [], 3
@@ -95,13 +109,17 @@ class HierarchicalFlow(FlowBijector):
         super().__init__(forward_min_event_ndims=3, inverse_min_event_ndims=[3] * parts, name=name)
         if not levels:
             raise ValueError(f"{self.name}: expected at least one level")
+        if lr_encoder is None and any(step.takes_condition for level in levels for step in level.steps):
+            raise ValueError(f"{self.name}: expected an lr_encoder, the steps of the image path take a condition")
+        if lr_encoder is not None and has_lr:
+            raise ValueError(f"{self.name}: an image path that is conditioned on the LR image cannot give it, too")
         if any(count < 0 for count in details):
             raise ValueError(f"{self.name}: expected at most as many image_channels as the level has, got {details} left over")
         if has_lr and scale not in (None, 2 ** len(levels)):
             raise ValueError(f"{self.name}: {len(levels)} levels with an LR image are of scale {2 ** len(levels)}, got {scale}")
         self._has_lr, self._scale = has_lr, scale or 2 ** len(levels)
         self._levels = self._no_dependency(tuple(levels))
-        self._recompute = recompute
+        self._lr_encoder, self._recompute = lr_encoder, recompute
         self._latents = self._no_dependency(
             tuple(Latent(count, 2**number) for number, count in enumerate(details, start=1) if count)
         )
@@ -116,6 +134,11 @@ class HierarchicalFlow(FlowBijector):
     def scale(self) -> int:
         """Width of hr over width of lr."""
         return self._scale
+
+    @property
+    def lr_multiple(self) -> int:
+        """What height and width of lr must be divisible by: hr is halved L times, also where the scale is less than 2^L."""
+        return 2 ** len(self._levels) // self._scale
 
     @property
     def latents(self) -> tuple[Latent, ...]:
@@ -146,7 +169,7 @@ class HierarchicalFlow(FlowBijector):
           ValueError: a shape does not fit; names what was expected and what came.
         """
         lr = tf.convert_to_tensor(lr)
-        check_image(f"{self.name}: lr", lr, channels=3)
+        self.check_lr(lr)
         if latents is None:
             return self._walk_back(lr, [None] * len(self._latents))[0]
         latents = [tf.convert_to_tensor(latent) for latent in latents]
@@ -162,7 +185,7 @@ class HierarchicalFlow(FlowBijector):
         if not self._has_lr:
             raise ValueError(f"{self.name}: makes no LR image")
         check_image(self.name, hr, channels=3, divisor=self.scale)
-        return self._image_path(hr, lambda layer, x: self._run(layer, "forward", x))[0][-1]
+        return self._image_path(hr, None, lambda layer, x: self._run(layer, "forward", x))[0][-1]
 
     def initialise(self, hr: tf.Tensor, lr: tf.Tensor | None = None) -> None:
         """Lets all layers start from data, in the order of encoding; hr [batch, h, w, 3]."""
@@ -185,13 +208,17 @@ class HierarchicalFlow(FlowBijector):
         if self.needs_lr and lr is None and not self._has_lr:
             raise ValueError(f"{self.name}: expected the condition lr beside the latents")
         image = lr if lr is not None else y[0]
-        check_image(f"{self.name}: lr", image, channels=3)
+        self.check_lr(image)
         latents = y[1:] if self._has_lr else y
         self.check_latents(image, latents)
 
     def check_forward(self, hr: tf.Tensor, lr: tf.Tensor | None = None) -> None:
         """Raises ValueError unless hr, and the condition lr where one is needed, have shapes that can be encoded."""
         self._check_forward(hr, **({} if lr is None else {"lr": lr}))
+
+    def check_lr(self, lr: tf.Tensor) -> None:
+        """Raises ValueError unless lr is an RGB image that can be decoded, height and width divisible by `lr_multiple`."""
+        check_image(f"{self.name}: lr", lr, channels=3, divisor=self.lr_multiple)
 
     def check_latents(self, lr: tf.Tensor, latents: Sequence[tf.Tensor]) -> None:
         """Raises ValueError unless [z_1, z_2, ...] fit this lr [batch, h, w, 3]."""
@@ -215,7 +242,7 @@ class HierarchicalFlow(FlowBijector):
                 visit(layer, x, **conditions)
             return self._run(layer, "forward", x, **conditions)
 
-        images, details, total = self._image_path(x, run)
+        images, details, total = self._image_path(x, lr, run)
         latents: list[tf.Tensor] = []
         conditions: dict[int, tf.Tensor] = {}
         for number, level in reversed(list(enumerate(self._levels, start=1))):
@@ -231,14 +258,14 @@ class HierarchicalFlow(FlowBijector):
         return [*images[len(images) - self._has_lr :], *reversed(latents)], total
 
     def _image_path(
-        self, x: tf.Tensor, run: Callable[..., ValueAndLogDet]
+        self, x: tf.Tensor, lr: tf.Tensor | None, run: Callable[..., ValueAndLogDet]
     ) -> tuple[list[tf.Tensor | None], list[tf.Tensor | None], tf.Tensor | float]:
         """y_1, ..., y_L; a_1, ..., a_L; and log|det| of the layers up to there."""
         images, details, total = [], [], 0.0
-        for number, level in enumerate(self._levels, start=1):
+        for number, (level, encoding) in enumerate(zip(self._levels, self._encodings(lr), strict=True), start=1):
             with tf.name_scope(f"level_{number}"):
-                for layer in (level.squeeze, *level.steps):
-                    x, log_det = run(layer, x)
+                for layer, conditioned in level.image_path(encoding):
+                    x, log_det = run(layer, x, **conditioned)
                     total += log_det
                 x, detail = self._split(x, level.image_channels)
                 images.append(x)
@@ -261,6 +288,7 @@ class HierarchicalFlow(FlowBijector):
         """lr and [z_1, z_2, ...] to hr and log|det|; image: y_L where it is not lr; a latent that is None is 0."""
         total = 0.0
         conditions: dict[int, tf.Tensor] = {}
+        encodings = self._encodings(lr)
         if image is None and self._has_lr:
             image = lr
         left = list(zip(self._latents, latents, strict=True))
@@ -276,11 +304,18 @@ class HierarchicalFlow(FlowBijector):
                         detail, log_det = self._run(layer, "inverse", detail, **conditioned)
                         total += log_det
                     x = detail if image is None else tf.concat([image, detail], axis=-1)
-                for layer in (*reversed(level.steps), level.squeeze):
-                    x, log_det = self._run(layer, "inverse", x)
+                for layer, conditioned in reversed(level.image_path(encodings[number - 1])):
+                    x, log_det = self._run(layer, "inverse", x, **conditioned)
                     total += log_det
                 image = x
         return image, total
+
+    def _encodings(self, lr: tf.Tensor | None) -> Sequence[tf.Tensor | None]:
+        """e_1, ..., e_L, computed once for all steps; None without an encoder."""
+        if self._lr_encoder is None:
+            return [None] * len(self._levels)
+        with tf.name_scope(CONDITION_SCOPE):
+            return self._lr_encoder(lr)
 
     def _condition(
         self, number: int, image: tf.Tensor | None, lr: tf.Tensor | None, conditions: dict[int, tf.Tensor]
@@ -293,7 +328,7 @@ class HierarchicalFlow(FlowBijector):
         if level.conditioned_on == "own_and_below":
             sources += [conditions[below] for below in sorted(conditions)]
         with tf.name_scope(CONDITION_SCOPE):
-            conditions[number] = level.extractor(*sources)
+            conditions[number] = level.extractor(*sources) if level.extractor else sources[0]
         return conditions[number]
 
     def _most_probable(self, latent: Latent, lr: tf.Tensor, path: list) -> tuple[tf.Tensor, list]:

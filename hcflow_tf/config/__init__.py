@@ -1,6 +1,6 @@
 """The typed schema of a run's YAML config and its strict reading."""
 
-from hcflow_tf.config.models import IRNConfig, ModelConfig, RRDBConfig, SystemConfig
+from hcflow_tf.config.models import IRNConfig, ModelConfig, RRDBConfig, SRFlowConfig, SystemConfig
 from hcflow_tf.config.schema import (
     FORMAT_VERSION,
     Config,
@@ -25,6 +25,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "RRDBConfig",
+    "SRFlowConfig",
     "SystemConfig",
     "TrainingConfig",
     "dump_config",

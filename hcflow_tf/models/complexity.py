@@ -23,7 +23,8 @@ class Place(NamedTuple):
 
     Attributes:
       part: the name of what it belongs to, for the table.
-      divisor: it is used at each pixel of an image whose height and width are those of hr divided by this; may be below 1.
+      divisor: it is used at each pixel of an image whose height and width are those of hr divided by this; may be below 1,
+        and is infinite for a weight that nothing uses.
       encodes: whether the encoder's LR image needs it.
       on_path: whether its convolution lies on the longest path; False for one beside another of equal reach.
       fixed_adds: multiply-adds per such pixel of maps without weights that are counted with it.

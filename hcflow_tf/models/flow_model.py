@@ -130,7 +130,7 @@ class FlowModel:
         """Returns hr, not clipped: the exact inverse of `encode`.
 
         Args:
-          lr: [batch, height, width, 3].
+          lr: [batch, height, width, 3], height and width divisible by `flow.lr_multiple`.
           latents: [z_1, z_2, ...] as `encode` or `draw_latents` gives them; None: all 0 (temperature 0), and what they
             would scale is not computed.
           guard: keep the standard deviations below `log_std_caps`, if the model has them: for latents that were drawn.
@@ -140,10 +140,11 @@ class FlowModel:
         """
         lr = self._image("lr", lr)
         decode = self._compiled_guarded_decode if guard else self._compiled_decode
+        self.flow.check_lr(lr)  # as what follows, before anything is traced
         if latents is None:
             return decode(lr)
         latents = [tf.convert_to_tensor(latent, self._dtype) for latent in latents]
-        self.flow.check_latents(lr, latents)  # before anything is traced
+        self.flow.check_latents(lr, latents)
         return decode(lr, latents)
 
     def draw_latents(

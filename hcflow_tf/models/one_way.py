@@ -18,6 +18,7 @@ class OneWay:
 
     invertible = has_lr = needs_lr = has_gaussians = False
     latents: tuple[Latent, ...] = ()
+    lr_multiple = 1
 
     def __init__(self, network: Callable[[tf.Tensor], tf.Tensor], scale: int, *, name: str):
         """Args: network, [batch, h, w, 3] -> [batch, scale h, scale w, 3]."""
@@ -26,10 +27,14 @@ class OneWay:
     def decode(self, lr: tf.Tensor, latents: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
         """hr [batch, scale h, scale w, 3] of lr [batch, h, w, 3]; latents, none or an empty list."""
         lr = tf.convert_to_tensor(lr)
-        check_image(f"{self.name}: lr", lr, channels=3)
+        self.check_lr(lr)
         self.check_latents(lr, latents or [])
         with tf.name_scope(CONDITION_SCOPE):  # exports may compute it in int8, as they do what makes the conditions of a flow
             return self._network(lr)
+
+    def check_lr(self, lr: tf.Tensor) -> None:
+        """Raises ValueError unless lr is an RGB image."""
+        check_image(f"{self.name}: lr", lr, channels=3)
 
     def check_latents(self, lr: tf.Tensor, latents: Sequence[tf.Tensor]) -> None:
         """Raises ValueError where there are any."""

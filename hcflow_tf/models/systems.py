@@ -14,6 +14,7 @@ _CLASSES = {
     "hcflow": ("hcflow_tf.models.hcflow", "HCFlow"),
     "irn": ("hcflow_tf.models.irn", "IRN"),
     "rrdb": ("hcflow_tf.models.rrdb", "RRDB"),
+    "srflow": ("hcflow_tf.models.srflow", "SRFlow"),
 }
 """System -> module and class; `config.models.SECTIONS` has the sections, `weights.released.SYSTEMS` the released names."""
 

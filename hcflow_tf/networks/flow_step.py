@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -10,13 +12,14 @@ from hcflow_tf.networks.linear_map import LinearMap
 
 
 class FlowStepWeights(keras.layers.Layer):
-    """ActNorm, the 1x1 matrix where there is one, and the coupling network of one step."""
+    """ActNorm, the 1x1 matrix where there is one, and the networks of the coupling and the injector where there are such."""
 
     def __init__(
         self,
         channels: int,
-        network: keras.layers.Layer,
+        network: keras.layers.Layer | None = None,
         *,
+        injector: keras.layers.Layer | None = None,
         matrix: str | keras.initializers.Initializer | None,
         **kwargs,
     ):
@@ -26,11 +29,12 @@ class FlowStepWeights(keras.layers.Layer):
         self.rotation = None
         if matrix is not None:
             self.rotation = InvertibleMatrix(channels, matrix, name="rotation", dtype=self.dtype_policy)
-        self.network = network
+        self.injector: Any = injector
+        self.network: Any = network
 
     def build(self, input_shape: tuple | None = None) -> None:
         """Creates the weights."""
-        for layer in (self.actnorm, self.rotation, self.network):
+        for layer in (self.actnorm, self.rotation, self.injector, self.network):
             if layer is not None:
                 layer.build(None)
 

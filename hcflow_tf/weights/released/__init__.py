@@ -14,11 +14,11 @@ import numpy as np
 
 from hcflow_tf.config import SystemConfig
 from hcflow_tf.support.errors import HCFlowError
-from hcflow_tf.weights.released import hcflow, irn, rrdb
+from hcflow_tf.weights.released import hcflow, irn, rrdb, srflow
 from hcflow_tf.weights.released.entries import CONVOLUTION, Entry, Shapes, released_shape
 from hcflow_tf.weights.state_dict import read_state_dict as read_state_dict
 
-SYSTEMS: dict[str, ModuleType] = {"hcflow": hcflow, "irn": irn, "rrdb": rrdb}
+SYSTEMS: dict[str, ModuleType] = {"hcflow": hcflow, "irn": irn, "rrdb": rrdb, "srflow": srflow}
 
 MAX_LISTED, MAX_NAME = 10, 120
 """Entries that an error lists, and characters of each."""
