@@ -65,7 +65,7 @@ def test_unpacked_wheel_runs_outside_of_the_checkout(wheel, tmp_path):
     program = "import sys; sys.path.insert(0, 'installed'); from hcflow_tf.support.cli import main; sys.exit(main())"
     hcflow = (sys.executable, "-c", program)
     assert run(tmp_path, *hcflow, "--version") == "hcflow 0.1.0\n"
-    assert "super_resolution x4: L 2, K 13, P 13" in run(tmp_path, *hcflow, "info", "--config", "sr_x4")
+    assert "hcflow, super_resolution x4: steps L 2, K 13, P 13" in run(tmp_path, *hcflow, "info", "--config", "sr_x4")
 
 
 @pytest.mark.slow
