@@ -74,13 +74,17 @@ def test_file_becomes_a_model_directory(task, tmp_path, capsys):
         np.testing.assert_array_equal(ours, theirs.transpose(2, 3, 1, 0) if ours.ndim == 4 else theirs.reshape(ours.shape))
 
 
-def test_authors_file_end_to_end(shared, tmp_path, capsys):
+@pytest.mark.parametrize("name", ["rescale_x4_tiny", "irn_x4_tiny", "irn_x2_tiny", "rrdb_x4_tiny"])
+def test_authors_file_end_to_end(name, shared, tmp_path, capsys):
     folder = shared / "fixtures/parity"
-    assert run(capsys, folder / "rescale_x4_tiny.pth", "-o", tmp_path / "model")[0] == 0
-    reference = dict(np.load(folder / "rescale_x4_tiny.npz"))
-    lr, _ = load_model(tmp_path / "model").encode(reference["hr"].transpose(0, 2, 3, 1))
-    expected = reference["encode_lr"].transpose(0, 2, 3, 1)
-    assert np.abs(lr - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert run(capsys, folder / f"{name}.pth", "-o", tmp_path / "model")[0] == 0
+    reference = {key: value.transpose(0, 2, 3, 1) for key, value in np.load(folder / f"{name}.npz").items() if value.ndim == 4}
+    model = load_model(tmp_path / "model")
+    if model.can_encode:
+        ours, expected = model.encode(reference["hr"])[0], reference["encode_lr"]
+    else:
+        ours, expected = model.decode(reference["lr"]), reference["decode"]
+    assert np.abs(ours - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("option", ["--overwrite", "--force"])

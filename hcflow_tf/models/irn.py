@@ -129,6 +129,6 @@ class IRN(TrainedModel):
 
     @staticmethod
     def decode_bytes(config: IRNConfig) -> int:
-        """See `TrainedModel`; the peak lies in a dense block of the finest level and its concatenations."""
-        finest = 2 * (channels(1) + 4 * config.growth) + 4 * channels(1)
+        """See `TrainedModel`; the peak lies in G and H of the finest level, which run at once, and their concatenations."""
+        finest = 2 * 2 * (channels(1) + 4 * config.growth) + 4 * channels(1)
         return round(MEMORY_MARGIN * 4 * finest * (config.scale // 2) ** 2)
