@@ -20,6 +20,7 @@ from tiny import photograph, tiny_model
 from hcflow_tf.data.resize import imresize
 from hcflow_tf.images.images import read_image, write_image
 from hcflow_tf.metrics.report import image_metrics
+from hcflow_tf.runtimes.bicubic import BicubicRuntime
 from hcflow_tf.support import cli
 from hcflow_tf.weights.store import save_model
 
@@ -216,6 +217,22 @@ def test_a_bad_image_is_named_and_the_others_are_done(command, kind, folders, ca
         report = json.loads(pathlib.Path("report.json").read_text())
         assert list(report["images"]) == ["0.png", "2.png"]
         assert "lr/1.png" in report["failed"][0]
+
+
+@pytest.mark.parametrize("weights_are_bad", [False, True])
+def test_a_picture_without_a_finite_result_is_named_and_the_others_are_measured(weights_are_bad, folders, capsys, monkeypatch):
+    decode, second = BicubicRuntime.decode, imresize(photograph(36, 44, seed=1), 0.25).shape
+
+    def exploding(self, lr, latents=()):
+        return decode(self, lr, latents) * (np.inf if weights_are_bad or lr.shape[1:] == second else 1)
+
+    monkeypatch.setattr(BicubicRuntime, "decode", exploding)
+    assert cli.execute("evaluate", ["--model", "bicubic", "--hr", "hr", "--lr", "lr", "--output", "report.json"]) == 1
+    if weights_are_bad:  # then no picture can be measured
+        assert "so it does of a gray picture" in one_line(capsys, "evaluate") and not pathlib.Path("report.json").exists()
+    else:
+        assert "1.png: bicubic computes values that are not finite: the picture is" in one_line(capsys, "evaluate")
+        assert list(json.loads(pathlib.Path("report.json").read_text())["images"]) == ["0.png", "2.png"]
 
 
 def test_missing_input_is_named_and_the_others_are_done(folders, capsys):

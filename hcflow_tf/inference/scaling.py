@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from hcflow_tf.images.formats import ImageError
 from hcflow_tf.inference.memory import available_memory, largest_tile
 from hcflow_tf.inference.tiles import Tile, tiles
 from hcflow_tf.runtimes.runtime import Runtime
@@ -115,7 +116,7 @@ class Scaler:
         total = self._in_tiles(lr.shape[:2], lambda pieces: sum(map(log_prob_of, pieces)))
         if not math.isfinite(total):
             of_gray = self.runtime.log_prob(self._gray(self.scale), self._gray(1))
-            raise self._not_finite("no finite likelihood", of_gray)
+            raise self._not_finite("no finite likelihood", of_gray, "; --no-likelihood leaves it out")
         return total
 
     def _gray(self, factor: int) -> np.ndarray:
@@ -124,11 +125,10 @@ class Scaler:
         return np.full((1, height * factor, width * factor, 3), 0.5, np.float32)
 
     def _not_finite(self, what: str, of_gray: np.ndarray, advice: str = "") -> HCFlowError:
-        """The error with its true cause: the picture, or the weights, if a gray picture has no finite result either."""
+        """The error with its true cause: the picture (an ImageError), or the weights, if a gray picture fares no better."""
         if np.isfinite(of_gray).all():
-            cause = f"the picture is too unlike those of its training{advice}"
-        else:
-            cause = "so it does of a gray picture, its weights are damaged or come from a training that diverged"
+            return ImageError(f"{self.runtime.name} computes {what}: the picture is too unlike those of its training{advice}")
+        cause = "so it does of a gray picture, its weights are damaged or come from a training that diverged"
         return HCFlowError(f"{self.runtime.name} computes {what}: {cause}")
 
     def _draw_latents(self, height: int, width: int, temperature: float, seed: int) -> list[np.ndarray]:
