@@ -1,0 +1,238 @@
+"""Trains the rival systems at compact size for equal time on equal data, measures them, and writes docs/comparison.md.
+
+    python benchmarks/comparison.py --data data [--minutes 40] [--only NAME ...] [--report-only]
+
+--data holds BSDS500 (photographs) and Set5, Set14, BSD100 with HR and LR folders each. Every row is a list of
+configs/comparison/*.yaml, each for its share of the minutes, on one thread of one core; how many steps that is, a probe of
+each stage measures first. Everything lies in --runs and is not done twice: the same command goes on where it was stopped.
+
+The table has what `hcflow evaluate` reports (at temperature 0, and 0.8 for systems that draw samples), weights, multiply-adds,
+steps, and the time of decoding per megapixel of HR, all systems in turn in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # so that a checkout works without being installed
+
+from hcflow_tf.metrics.table import format_table
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SETS = ("Set5", "Set14", "BSD100")
+METRICS = ("psnr", "ssim", "niqe", "niqe_y", "brisque")
+PROBE_STEPS = 150
+ONE_CORE = {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A system of the comparison.
+
+    Attributes:
+      name: in the table, and of its run directories.
+      stages: config in configs/comparison and share of the minutes; each starts from the one before.
+      draws: whether it is measured at temperature 0.8, too.
+      own_lr: whether it restores LR images of its own.
+    """
+
+    name: str
+    stages: tuple[tuple[str, float], ...]
+    draws: bool = True
+    own_lr: bool = False
+
+
+ROWS = (
+    Row("RRDB", (("rrdb_x4", 1.0),), draws=False),
+    Row("HCFlow", (("hcflow_x4", 1.0),)),
+    Row("HCFlow+", (("hcflow_x4", 0.125), ("hcflow_plus_x4", 0.875))),
+    Row("IRN", (("irn_x4", 1.0),), draws=False, own_lr=True),
+    Row("HCFlow-rescaling", (("hcflow_rescale_x4", 1.0),), draws=False, own_lr=True),
+)
+
+
+def main() -> None:
+    """Runs what is missing, then writes the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=pathlib.Path, default=ROOT / "data")
+    parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs/comparison")
+    parser.add_argument("--minutes", type=float, default=40.0, help="of training, each row (default 40)")
+    parser.add_argument("--only", nargs="+", choices=[row.name for row in ROWS], metavar="NAME", help="these rows")
+    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
+    parser.add_argument("--images", type=int, help="measure the first so many of each set only (a trial)")
+    parser.add_argument("--report-only", action="store_true", help="train and measure nothing, write the table of what there is")
+    parser.add_argument("-o", "--output", type=pathlib.Path, default=ROOT / "docs/comparison.md")
+    args = parser.parse_args()
+    rows = [row for row in ROWS if not args.only or row.name in args.only]
+    if not args.report_only:
+        for row in rows:
+            train(row, args)
+            measure(row.name, str(model_of(row, args)), args, draws=row.draws, own_lr=row.own_lr)
+        measure("bicubic", "bicubic", args, draws=False, own_lr=False)
+    write(rows, args)
+
+
+def run_of(row: Row, stage: int, args: argparse.Namespace) -> pathlib.Path:
+    """The run directory of a stage, from 1."""
+    return args.runs / row.name / str(stage)
+
+
+def plan_of(row: Row, stage: int, args: argparse.Namespace) -> pathlib.Path:
+    """Where it says how many steps the stage is."""
+    return args.runs / row.name / f"{stage}.json"
+
+
+def model_of(row: Row, args: argparse.Namespace) -> pathlib.Path:
+    """What is measured: the last weights of the last stage."""
+    return run_of(row, len(row.stages), args) / "last"
+
+
+def train(row: Row, args: argparse.Namespace) -> None:
+    """Trains the stages that are not done."""
+    for stage, (config, share) in enumerate(row.stages, start=1):
+        run = run_of(row, stage, args)
+        plan = plan_of(row, stage, args)
+        if not plan.exists():
+            rate = _probe(row, stage, config, args)
+            steps = max(PROBE_STEPS, round(rate * 60 * args.minutes * share))
+            plan.parent.mkdir(parents=True, exist_ok=True)
+            plan.write_text(json.dumps({"steps_per_second": rate, "steps": steps, "minutes": args.minutes * share}) + "\n")
+        steps = json.loads(plan.read_text())["steps"]
+        _hcflow("train", "--config", _config(config), "--run-dir", run, *_sets(row, stage, steps, args))
+
+
+def _probe(row: Row, stage: int, config: str, args: argparse.Namespace) -> float:
+    """Steps per second of the stage's own training, after its graph is built."""
+    run = run_of(row, stage, args).with_name(f"{stage}-probe")
+    sets = [*_sets(row, stage, PROBE_STEPS, args), "--set", "training.log_every=50", "--set", "data.validation.hr=[]"]
+    sets += ["--set", "data.validation.lr=null", "--set", "training.checkpoint_every=1000"]
+    _hcflow("train", "--config", _config(config), "--run-dir", run, *sets)
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line["steps_per_second"] for line in log if "steps_per_second" in line][-1]
+
+
+def _sets(row: Row, stage: int, steps: int, args: argparse.Namespace) -> list[str]:
+    values = [f"training.steps={steps}", f"data.train.hr={args.data / 'BSDS500'}"]
+    values += [f"data.validation.{kind}={args.data / 'Set5' / kind.upper()}" for kind in ("hr", *(() if row.own_lr else ("lr",)))]
+    if stage > 1:
+        values.append(f"training.start_from={run_of(row, stage - 1, args) / 'last'}")
+    return [part for value in values for part in ("--set", value)]
+
+
+def measure(name: str, model: str, args: argparse.Namespace, *, draws: bool, own_lr: bool) -> None:
+    """Writes the reports that are not there."""
+    for images in args.sets:
+        report = args.runs / "reports" / f"{name}-{images}.json"
+        if report.exists():
+            continue
+        report.parent.mkdir(parents=True, exist_ok=True)
+        folders = [args.data / images / "HR", args.data / images / "LR"]
+        if args.images:
+            folders = [_first(folder, args) for folder in folders]
+        options = ["--temperature", "0", "0.8", "--samples", "5"] if draws else ["--temperature", "0"]
+        saved = ["--save-images", args.runs / "pictures" / name] if images == "Set14" else []
+        hr, lr = folders
+        _hcflow(
+            *("evaluate", "--model", model, "--hr", hr, "--lr", lr, *options, "--metrics", *METRICS),
+            *(*saved, "--output", report, "--overwrite"),
+        )
+
+
+def _first(folder: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
+    """A folder of links to the first images."""
+    some = args.runs / "some" / folder.parent.name / folder.name
+    some.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.iterdir())[: args.images]:
+        if not (some / path.name).exists():
+            (some / path.name).symlink_to(path.resolve())
+    return some
+
+
+def _config(name: str) -> pathlib.Path:
+    return ROOT / "configs/comparison" / f"{name}.yaml"
+
+
+def _hcflow(*arguments: object) -> None:
+    environment = os.environ | ONE_CORE | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-m", "hcflow_tf", *map(str, arguments)], check=True, env=environment, cwd=ROOT)
+
+
+def write(rows: list[Row], args: argparse.Namespace) -> None:
+    """Writes the document of all rows that have reports."""
+    found = [row for row in rows if (args.runs / "reports" / f"{row.name}-{args.sets[0]}.json").exists()]
+    parts = [INTRODUCTION.format(minutes=args.minutes, names=", ".join(row.name for row in found)), _costs(found, args)]
+    for title, chosen in (
+        ("Super-resolution", ["bicubic", *(row.name for row in found if not row.own_lr)]),
+        ("Rescaling", ["bicubic", *(row.name for row in found if row.own_lr)]),
+    ):
+        for images in args.sets:
+            reports = [args.runs / "reports" / f"{name}-{images}.json" for name in chosen]
+            table = args.runs / f"{title}-{images}.md"
+            _hcflow("report", *reports, "-o", table, "--overwrite")
+            parts.append(f"## {title}, {images}\n{table.read_text()}")
+    args.output.write_text("\n".join(parts))
+    print(f"table: {args.output}")
+
+
+INTRODUCTION = """# Rival systems at equal expense
+
+Written by `python benchmarks/comparison.py` (`make comparison`): {names} at compact size, each trained for {minutes:g} minutes
+of one core on the 400 photographs of BSDS500 with the recipes of `configs/comparison/`, by this program. Small models after a
+short training say how the systems compare at that expense; the published figures of the full ones are in README and
+[docs/metrics.md](metrics.md). Temperatures other than 0: five samples, means.
+"""
+
+
+def _costs(rows: list[Row], args: argparse.Namespace) -> str:
+    from hcflow_tf.models.complexity import measure as costs
+    from hcflow_tf.weights.store import read_model
+
+    seconds, lines = _seconds_per_megapixel(rows, args), []
+    for row in rows:
+        config, weights = read_model(model_of(row, args))
+        cost = costs(config, {name: array.shape for name, array in weights.items()})
+        plans = [
+            json.loads(run_of(row, stage, args).with_name(f"{stage}.json").read_text()) for stage in range(1, len(row.stages) + 1)
+        ]
+        lines.append(
+            [
+                row.name,
+                f"{sum(cost.parameters.values()):,}",
+                f"{sum(cost.multiply_adds.values()):,.0f}",
+                " + ".join(f"{plan['steps']:,}" for plan in plans),
+                f"{statistics.median(seconds[row.name]):.2f} ({min(seconds[row.name]):.2f} to {max(seconds[row.name]):.2f})",
+            ]
+        )
+    header = ["", "weights", "multiply-adds per HR pixel", "steps", "seconds per HR megapixel, two threads"]
+    return "```\n" + format_table(header, lines) + "\n```\n"
+
+
+def _seconds_per_megapixel(rows: list[Row], args: argparse.Namespace, rounds: int = 7) -> dict[str, list[float]]:
+    """Of decoding LR images of 128 x 128 at temperature 0, all systems in turn."""
+    from hcflow_tf.inference.scaling import Scaler
+    from hcflow_tf.runtimes.open import open_runtime
+
+    scalers = {row.name: Scaler(open_runtime(model_of(row, args))) for row in rows}
+    lr = np.random.default_rng(0).random((128, 128, 3), np.float32)
+    seconds: dict[str, list[float]] = {name: [] for name in scalers}
+    for number in range(rounds + 1):
+        for name, scaler in scalers.items():
+            start = time.perf_counter()
+            hr = scaler.upscale(lr)
+            if number:  # the first round builds the graphs
+                seconds[name].append((time.perf_counter() - start) / (hr.shape[0] * hr.shape[1] / 1e6))
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
