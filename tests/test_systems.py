@@ -168,6 +168,7 @@ def test_weight_decay_is_part_of_the_gradient():
     model, step = make_step(make_config("optimizer.weight_decay=1e6", "training.batch_size=2"))
     before = weights_of(model)
     step(*(tf.constant(array) for array in batch(2)), 0)
+    step.optimizer.write_weights()
     moved = np.abs(before) > 1e-3
     assert moved.mean() > 0.5
     rate = step.config.optimizer.learning_rate
