@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import pathlib
+import runpy
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -170,3 +175,23 @@ def test_info_refuses_pictures_where_there_is_nothing_to_say(model, message, tmp
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
     assert cli.execute("info", [*model, str(tmp_path / "a.png")]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("guard", [True, False])
+def test_the_documented_measure(guard, tmp_path, monkeypatch, capsys):
+    """benchmarks/robustness.py on the sample photographs and made pictures: what docs/usage.md promises."""
+    report = tmp_path / "report.json"
+    options = ["--side", "24", "--seeds", "3", "--temperature", "0", "0.8", "1.2", "--output", str(report)]
+    monkeypatch.setattr(sys, "argv", ["robustness.py", *options, *([] if guard else ["--no-guard"])])
+    runpy.run_path(str(pathlib.Path(__file__).parents[1] / "benchmarks/robustness.py"), run_name="__main__")
+    kinds = json.loads(report.read_text())
+    assert set(kinds) >= {"photographs", "noise 50", "JPEG 20", "checkerboard of LR pixels", "flat colours"}
+    assert kinds["photographs"]["beyond"] < PARTLY_UNLIKE < UNLIKE < kinds["noise 30"]["beyond"]
+    non_finite = max(figures["non_finite"] for kind in kinds.values() for figures in kind["temperature"].values())
+    if guard:
+        assert non_finite == 0
+        assert all(figures["outside"] < 1e-3 for figures in kinds["photographs"]["temperature"].values())
+    else:
+        assert non_finite > 0.5
+    assert "checkerboard of LR pixels (1)" in capsys.readouterr().out
