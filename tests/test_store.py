@@ -118,7 +118,7 @@ def test_weights_that_do_not_fit_are_listed(change, reason, tmp_path):
         ({"main_steps": 1000}, "weights for 1,003 steps and blocks"),
         ({"rrdb_blocks": [1000, 1000]}, "weights for 2,003 steps and blocks"),
         ({"main_width": 4096, "conditional_width": 4096, "rrdb_features": 4096, "rrdb_growth": 4096}, "expected (3, 3, 6, 4096)"),
-        ({"task": "rescaling"}, "missing: "),
+        ({"task": "rescaling", "log_std_bound": None}, "missing: "),
         ({"scale": 16}, "missing: "),
     ],
 )
