@@ -250,7 +250,9 @@ def _go_back(run: RunDirectory, training_step: TrainingStep, progress: Progress,
 
 def _validate(run: RunDirectory, config: Config, training_step: TrainingStep, pairs: list[Pair], progress: Progress) -> None:
     with training_step.optimizer.averaged_weights():
-        figures, pictures = validate(training_step.model, pairs, config.losses.quantization_levels)
+        # At the temperature that the pixel loss trains, which is not 0 for some rescaling recipes.
+        trained = {"temperature": config.losses.pixel_temperature}
+        figures, pictures = validate(training_step.model, pairs, config.losses.quantization_levels, **trained)
         score = figures["psnr_y" if config.model.makes_lr else "psnr_rgb"]
         if score > progress.best:
             progress.best = score

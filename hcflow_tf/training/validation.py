@@ -20,20 +20,21 @@ Pair = tuple[str, np.ndarray, np.ndarray]
 
 
 def validate(
-    model: TrainedModel, pairs: Iterable[Pair], quantization_levels: int = 256
+    model: TrainedModel, pairs: Iterable[Pair], quantization_levels: int = 256, *, temperature: float = 0.0
 ) -> tuple[dict[str, float], list[np.ndarray]]:
     """Measures the model on whole images.
 
-    Super-resolution decodes the true LR image at temperature 0, rescaling its own LR image rounded to 8 bits.
+    Super-resolution decodes the true LR image, rescaling its own LR image rounded to 8 bits.
 
     Args:
       model: the model.
       pairs: (name, hr, lr), uint8, hr a multiple of the scale.
       quantization_levels: q of the dequantisation noise, for bits per dimension.
+      temperature: of the decoded images.
 
     Returns:
-      Means over the images of the figures of `hcflow evaluate` at temperature 0: psnr_rgb, psnr_y, lr_psnr (dB), ssim_rgb,
-      ssim_y and, for super-resolution, consistency (dB) and bits_per_dim; and of the first image [LR, temperature 0,
+      Means over the images of the figures of `hcflow evaluate`: psnr_rgb, psnr_y, lr_psnr (dB), ssim_rgb,
+      ssim_y and, for super-resolution, consistency (dB) and bits_per_dim; and of the first image [LR, decoded, at
       temperature 0.8, HR], uint8, all in the size of HR.
     """
     scaler = Scaler(ModelInTraining(model))
@@ -41,7 +42,7 @@ def validate(
     pictures: list[np.ndarray] = []
     for _, hr, lr in pairs:
         evaluation = Evaluation(scaler, hr, lr, seed=SEED, quantization_levels=quantization_levels)
-        (best,), figures = evaluation.sample(0.0, 1)
+        (best,), figures = evaluation.sample(temperature, 1)
         rows.append(figures)
         if not pictures:
             shown = evaluation.given_lr.repeat(model.scale, axis=0).repeat(model.scale, axis=1)
