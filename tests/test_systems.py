@@ -14,7 +14,7 @@ from exports import export
 from tiny import photograph
 from training_runs import batch, make_config, make_step, weights_of
 
-from hcflow_tf.config import Config, IRNConfig, RRDBConfig, SystemConfig, load_config, parse_config
+from hcflow_tf.config import Config, IRNConfig, RRDBConfig, SRFlowConfig, SystemConfig, load_config, parse_config
 from hcflow_tf.images.images import read_image, write_image
 from hcflow_tf.models.folded import InferenceModel
 from hcflow_tf.models.systems import make_model
@@ -27,15 +27,24 @@ from hcflow_tf.weights.store import load_model, save_model
 TINY: dict[str, SystemConfig] = {
     "irn": IRNConfig(scale=4, blocks=(1, 2), growth=4),
     "rrdb": RRDBConfig(scale=4, blocks=2, features=6, growth=4),
+    "srflow": SRFlowConfig(
+        scale=4, plain_steps=1, steps=1, width=4, rrdb_blocks=2, rrdb_features=4, rrdb_growth=2, stacked_blocks=(1, 0)
+    ),
 }
 """The smallest hyperparameters that still have every part."""
 LOSSES = {
     "irn": "{nll: 0, reduction: sum, pixel: 1, pixel_epsilon: 1e-6, pixel_temperature: 1, lr: 16, latent: 1, clip: false, "
     "separate_updates: false}",
     "rrdb": "{nll: 0, pixel: 1, clip: false}",
+    "srflow": "{nll: 1, quantization_levels: 32, centered_noise: true}",
 }
 
 every = pytest.mark.parametrize("system", TINY)
+
+
+def config_of_nll(system: str) -> bool:
+    """Whether the system is trained by its likelihood here."""
+    return "nll: 1" in LOSSES[system]
 
 
 def tiny(system: str, dtype: str = "float32") -> TrainedModel:
@@ -80,7 +89,7 @@ def test_model_directory_keeps_the_model(directories, system):
 def test_folded_form_is_equal(system):
     model = tiny(system, "float64")
     folded = InferenceModel(model)
-    lr = np.random.default_rng(1).random((2, 6, 5, 3))
+    lr = np.random.default_rng(1).random((2, 6, 5 * model.flow.lr_multiple, 3))
     latents = model.draw_latents(lr.shape, 0.7, seed=3)
     np.testing.assert_allclose(folded.decode(lr, latents), model.decode(lr, latents), rtol=0, atol=1e-12)
     if model.can_encode:
@@ -92,10 +101,11 @@ def test_folded_form_is_equal(system):
 @every
 def test_temperature_0_is_all_latents_0(system):
     model = tiny(system)
-    lr = np.random.default_rng(1).random((1, 6, 5, 3), np.float32)
+    width = 5 * model.flow.lr_multiple
+    lr = np.random.default_rng(1).random((1, 6, width, 3), np.float32)
     zeros = [np.zeros((1, *latent.shape[1:]), np.float32) for latent in model.draw_latents(lr.shape, 0.0, 0)]
     np.testing.assert_allclose(model.decode(lr), model.decode(lr, zeros), rtol=0, atol=1e-6)
-    assert np.shape(model.sample(lr, 0.8, seed=1)) == (1, 24, 20, 3)
+    assert np.shape(model.sample(lr, 0.8, seed=1)) == (1, 24, 4 * width, 3)
 
 
 def test_what_rrdb_cannot_is_told():
@@ -128,10 +138,10 @@ training: {{steps: 12, batch_size: 2, validate_every: 12, checkpoint_every: 6, l
     assert cli.execute("train", ["--config", "c.yaml", "--run-dir", "run", "--devices", "cpu"]) == 0
     assert cli.execute("train", ["--config", "c.yaml", "--run-dir", "run", "--devices", "cpu"]) == 0  # done: nothing to do
     log = [json.loads(line) for line in (photographs / "run/log.jsonl").read_text().splitlines()]
-    rows = [row["pixel"] for row in log if row["kind"] == "train"]
+    rows = [row["nll" if config_of_nll(system) else "pixel"] for row in log if row["kind"] == "train"]
     assert len(rows) == 12 and np.mean(rows[-4:]) < np.mean(rows[:4])
     validation = next(row for row in log if row["kind"] == "validation")
-    assert {"psnr_y", "ssim_y"} <= validation.keys() and "bits_per_dim" not in validation
+    assert {"psnr_y", "ssim_y"} <= validation.keys() and ("bits_per_dim" in validation) == config_of_nll(system)
     assert ("lr_psnr" in validation) == TINY[system].makes_lr
     assert load_model("run").config == TINY[system]
     start = ["--set", "training.start_from=run", "--set", "training.steps=1"]
@@ -200,6 +210,7 @@ def test_evaluate_and_upscale(directories, photographs, system, capsys):
     if draws:
         assert sampled == 0
         assert (read_image("samples/0_1.png").rgb != read_image("samples/0_2.png").rgb).any()
+        assert "bits_per_dim" in report["mean"]["temperature"]["0.0"] or runtime.makes_lr
     else:
         assert sampled == 2
         assert "takes no latents: it has no temperature but 0 and one sample per image" in capsys.readouterr().err
@@ -238,7 +249,9 @@ def test_exports(directories, tmp_path, system, kind):
     assert (runtime.scale, runtime.latents, runtime.makes_lr) == (model.scale, model.latents, model.config.makes_lr)
     assert runtime.can_encode == model.can_encode
     assert runtime.has_likelihood == (model.has_likelihood and kind == "saved_model")
-    lr = np.random.default_rng(0).random((2, 5, 7, 3), np.float32)
+    multiple = model.flow.lr_multiple
+    assert runtime.lr_multiple == multiple
+    lr = np.random.default_rng(0).random((2, 5 * multiple, 7 * multiple, 3), np.float32)
     latents = [latent.numpy() for latent in model.draw_latents(lr.shape, 0.7, seed=5)]
     expected = model.decode(lr, latents).numpy()
     np.testing.assert_allclose(runtime.decode(lr, latents), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
@@ -248,13 +261,16 @@ def test_exports(directories, tmp_path, system, kind):
             np.testing.assert_allclose(ours, part, rtol=0, atol=1e-4 * np.abs(part).max())
 
 
-@pytest.mark.parametrize("name", ["irn_x4", "irn_x2", "rrdb_x4"])
+@pytest.mark.parametrize("name", ["irn_x4", "irn_x2", "rrdb_x4", "srflow_x4", "srflow_x8"])
 def test_published_settings(name):
     """REFERENCE: crops, batches, steps, halvings of the papers, and the parameters of their models."""
     from hcflow_tf.weights.store import weight_shapes
 
     config = load_config(name)
-    published = {"irn_x4": 4_355_376 - 240, "irn_x2": 1_668_000 - 48, "rrdb_x4": 16_697_987}
+    published = {"irn_x4": 4_355_376 - 240, "irn_x2": 1_668_000 - 48, "rrdb_x4": 16_697_987} | {
+        "srflow_x4": 39_541_811 - 276_576,
+        "srflow_x8": 40_030_531 - 276_576,
+    }
     assert sum(int(np.prod(shape)) for shape in weight_shapes(config.model).values()) == published[name]
     if config.model.makes_lr:
         assert config.losses.lr == config.model.scale**2 * config.losses.pixel and config.losses.reduction == "sum"

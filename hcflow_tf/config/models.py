@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import pydantic
 
@@ -20,6 +20,20 @@ LOG_STD_BOUND = 0.5
 Task = Literal["super_resolution", "rescaling"]
 
 
+class Inside(NamedTuple):
+    """A model of another system as a part of one.
+
+    Attributes:
+      prefix: what the names of its weights begin with by itself.
+      prefix_here: and in the model that it is part of.
+      keys: of its section, and the same in that of the model that it is part of.
+    """
+
+    prefix: str
+    prefix_here: str
+    keys: Mapping[str, str]
+
+
 class SystemConfig(Section):
     """What the sections of all systems offer; callers ask these, never which system it is."""
 
@@ -31,6 +45,8 @@ class SystemConfig(Section):
     """Keys in which a model may be larger than the one whose weights it starts from; see `training.growth`."""
     FREE: ClassVar[tuple[str, ...]] = ()
     """Keys in which it may differ from that one."""
+    INSIDE: ClassVar[Mapping[str, Inside]] = {}
+    """Systems whose models are a part of such a model, which may start from one and be frozen at first."""
 
     if TYPE_CHECKING:  # a key of some sections, and the same for all models of others
 
@@ -218,6 +234,14 @@ class RRDBConfig(SystemConfig):
 
 class SRFlowConfig(SystemConfig):
     """SRFlow (Lugmayr et al., ECCV 2020); L = log2(scale) + 1 levels, all of them conditioned on the given LR image."""
+
+    INSIDE = {  # noqa: RUF012
+        "rrdb": Inside(
+            "network/",
+            "rrdb/",
+            {"scale": "scale", "blocks": "rrdb_blocks", "features": "rrdb_features", "growth": "rrdb_growth"},
+        )
+    }
 
     system: Literal["srflow"] = "srflow"
     scale: Literal[2, 4, 8, 16] = 4

@@ -84,6 +84,8 @@ class LossConfig(Section):
     nll: Weight = 1.0
     quantization_levels: Annotated[Positive, pydantic.Field(ge=2)] = 256
     """q of the dequantisation noise u / q, u ~ U[0, 1)."""
+    centered_noise: Switch = False
+    """Noise (u - 1/2) / q, as SRFlow's recipe."""
     pixel: Weight = 0.0
     """L1 between the HR image and the decoded one."""
     pixel_temperature: Weight = 0.0
@@ -151,6 +153,8 @@ class TrainingConfig(Section):
     seed: NonNegative = 0
     start_from: str | None = None
     """Model directory whose weights to fine-tune; a smaller model's are taken up by a larger one that starts as its equal."""
+    frozen_steps: NonNegative = 0
+    """In this many first steps an SRFlow model's RRDB network, which starts from a trained one, is not trained."""
     validate_every: Positive = 5000
     checkpoint_every: Positive = 1000
     log_every: Positive = 100
@@ -225,6 +229,10 @@ class Config(Section):
 
     def _schedule_problems(self) -> Iterator[str]:
         steps, optimizer = self.training.steps, self.optimizer
+        if self.training.frozen_steps and not self.model.INSIDE:
+            yield f"training.frozen_steps: a model of system {self.model.system} has no part to freeze; set it to 0"
+        if self.training.frozen_steps and optimizer.weight_decay:
+            yield "training.frozen_steps: optimizer.weight_decay would change what is frozen; set one of them to 0"
         if list(optimizer.halve_at) != sorted(set(optimizer.halve_at)):
             yield f"optimizer.halve_at: the steps must increase, got {list(optimizer.halve_at)}"
         if optimizer.cosine and optimizer.halve_at:

@@ -56,7 +56,10 @@ class Evaluation:
             self.given_lr = encoded if self._makes_lr else lr
         if likelihood and scaler.runtime.has_likelihood and not self._makes_lr:
             self._independent_of_temperature |= self._measurement.likelihood(
-                scaler.log_prob, seed=seed, quantization_levels=quantization_levels
+                scaler.log_prob,
+                seed=seed,
+                quantization_levels=quantization_levels,
+                lr_multiple=scaler.runtime.lr_multiple,
             )
 
     def sample(self, temperature: float, samples: int) -> tuple[list[np.ndarray], Metrics]:

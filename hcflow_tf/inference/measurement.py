@@ -82,7 +82,12 @@ class Measurement:
         return {"lr_psnr": psnr(lr, self._given_lr())}
 
     def likelihood(
-        self, log_prob: Callable[[np.ndarray, np.ndarray], float], *, seed: int, quantization_levels: int = 256
+        self,
+        log_prob: Callable[[np.ndarray, np.ndarray], float],
+        *,
+        seed: int,
+        quantization_levels: int = 256,
+        lr_multiple: int = 1,
     ) -> Metrics:
         """`bits_per_dim` of HR with dequantisation noise of this seed.
 
@@ -90,10 +95,17 @@ class Measurement:
           log_prob: (hr, lr), float32 in [0, 1] -> log p(hr | lr), nats.
           seed: of the noise.
           quantization_levels: q of the noise u / q.
+          lr_multiple: what height and width of the LR image must be divisible by; what is over at the right and bottom is
+            left out, so of an image with less than that there is no figure.
         """
         noise = np.random.default_rng(seed).random(self._hr.shape, np.float32) / np.float32(quantization_levels)
-        value = log_prob(to_float(self._hr) + noise, to_float(self._given_lr()))
-        return {"bits_per_dim": bits_per_dim(value, *self._hr.shape[:2], quantization_levels=quantization_levels)}
+        lr = self._given_lr()
+        rows, columns = (side // lr_multiple * lr_multiple for side in lr.shape[:2])
+        hr = (to_float(self._hr) + noise)[: rows * self._scale, : columns * self._scale]
+        if not hr.size:
+            return {}
+        value = log_prob(hr, to_float(lr[:rows, :columns]))
+        return {"bits_per_dim": bits_per_dim(value, *hr.shape[:2], quantization_levels=quantization_levels)}
 
     def _given_lr(self) -> np.ndarray:
         if self._lr is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from typing import TypeVar
 
 import numpy as np
@@ -54,27 +55,30 @@ class Scaler:
         """Returns hr [scale h, scale w, 3] float32, clipped to [0, 1]; same seed and tile size, same image.
 
         Args:
-          lr: [h, w, 3] float32 in [0, 1], any size.
+          lr: [h, w, 3] float32 in [0, 1], any size; mirrored at the right and bottom up to a multiple of what the model takes,
+            and the result cropped.
           temperature: tau, standard deviation of the latents; 0 needs no seed.
           seed: of the latents.
 
         Raises:
           HCFlowError: out of memory, or the result is not finite.
         """
-        latents, scale = self._draw_latents(lr.shape[0], lr.shape[1], temperature, seed), self.scale
-        factors = [scale // latent.divisor for latent in self.runtime.latents]
+        shown, scale = lr.shape, self.scale
+        lr = pad_to_multiple(lr, self.runtime.lr_multiple)
+        latents = self._draw_latents(lr.shape[0], lr.shape[1], temperature, seed)
+        factors = [Fraction(scale, latent.divisor) for latent in self.runtime.latents]
 
         def decode(tile: Tile, canvas: np.ndarray) -> None:
             parts = [tile.cut(z, factor, mode="constant")[None] for z, factor in zip(latents, factors, strict=True)]
             result = self.runtime.decode(tile.cut(lr, 1, mode="symmetric")[None], parts)
             tile.add(canvas, result[0], scale)
 
-        canvas = self._run(lr.shape[:2], scale, decode)
+        canvas = self._run(lr.shape[:2], scale, decode)[: scale * shown[0], : scale * shown[1]]
         if not np.isfinite(canvas).all():
-            height, width = self._gray(1).shape[1:3]
-            zeros = [z[None] for z in self._draw_latents(height, width, 0.0, 0)]
+            gray = self._gray(1)
+            zeros = [z[None] for z in self._draw_latents(gray.shape[1], gray.shape[2], 0.0, 0)]
             advice = "; take a lower --temperature, or 0, and no --no-guard" if temperature else ""
-            raise self._not_finite("values that are not finite", self.runtime.decode(self._gray(1), zeros), advice)
+            raise self._not_finite("values that are not finite", self.runtime.decode(gray, zeros), advice)
         return np.clip(canvas, 0.0, 1.0, out=canvas)
 
     def downscale(self, hr: np.ndarray) -> np.ndarray:
@@ -102,7 +106,7 @@ class Scaler:
 
         Args:
           hr: [scale h, scale w, 3] float32, dequantised.
-          lr: [h, w, 3] float32 in [0, 1].
+          lr: [h, w, 3] float32 in [0, 1], of a size that the model takes (`Runtime.lr_multiple`).
 
         Raises:
           HCFlowError: out of memory, or the result is not finite.
@@ -172,7 +176,7 @@ class Scaler:
         while True:
             size = self._tile_size(*lr_size)
             try:
-                return attempt(tiles(*lr_size, size, self.runtime.overlap))
+                return attempt(tiles(*lr_size, size, self.runtime.overlap, self.runtime.lr_multiple))
             except Exception as error:
                 if not _is_out_of_memory(error):
                     raise

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import Literal
 
 import numpy as np
@@ -48,15 +49,19 @@ def _ramp(length: int, blend: int) -> np.ndarray:
     return np.clip((position - length / 2) / max(blend, 1) + 0.5, 0, 1)
 
 
-def spans(length: int, tile: int, overlap: int) -> list[Span]:
+def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]:
     """Tiles of equal size that cover `length` pixels, evenly spread, neighbours sharing at least 2 * overlap pixels.
 
     Args:
-      length: pixels of the image along this axis.
+      length: pixels of the image along this axis; divisible by `multiple`.
       tile: pixels of a tile; one covers everything if it is not shorter than the image.
       overlap: pixels by which a tile reaches into each neighbour's part, the outer half of them unused; at most a
         quarter of a tile is taken.
+      multiple: where tiles start and end is divisible by this.
     """
+    if multiple > 1:
+        units = spans(length // multiple, tile // multiple, math.ceil(overlap / multiple))
+        return [Span(*(multiple * pixels for pixels in dataclasses.astuple(span))) for span in units]
     overlap = min(overlap, tile // 4)
     if tile >= length:
         return [Span(0, tile, 0, 0, overlap)]
@@ -68,17 +73,18 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """A rectangle of the LR image's grid; the methods give it on a grid that is `factor` times finer."""
+    """A rectangle of the LR image's grid; the methods give it on a grid that is `factor` times finer (or coarser: 1/2)."""
 
     rows: Span
     columns: Span
 
-    def cut(self, image: np.ndarray, factor: int, *, mode: Literal["constant", "symmetric"]) -> np.ndarray:
+    def cut(self, image: np.ndarray, factor: int | Fraction, *, mode: Literal["constant", "symmetric"]) -> np.ndarray:
         """This part of image [height, width, channels]; beyond its end padded as `numpy.pad` does in this mode."""
         slices, missing = [], []
         for span, size in ((self.rows, image.shape[0]), (self.columns, image.shape[1])):
-            slices.append(slice(span.start * factor, span.stop * factor))
-            missing.append((0, max(0, span.stop * factor - size)))
+            start, stop = int(span.start * factor), int(span.stop * factor)
+            slices.append(slice(start, stop))
+            missing.append((0, max(0, stop - size)))
         part = image[tuple(slices)]
         return np.pad(part, [*missing, (0, 0)], mode=mode) if any(end for _, end in missing) else part
 
@@ -90,15 +96,15 @@ class Tile:
         place += (result * weights)[: place.shape[0], : place.shape[1]]
 
 
-def tiles(height: int, width: int, tile: tuple[int, int], overlap: int) -> Iterator[Tile]:
+def tiles(height: int, width: int, tile: tuple[int, int], overlap: int, multiple: int = 1) -> Iterator[Tile]:
     """The tiles of an LR image, row by row.
 
     Args:
       height: of the LR image.
       width: of the LR image.
       tile: height and width of each, in LR pixels.
-      overlap: see `spans`.
+      overlap, multiple: see `spans`.
     """
-    for rows in spans(height, tile[0], overlap):
-        for columns in spans(width, tile[1], overlap):
+    for rows in spans(height, tile[0], overlap, multiple):
+        for columns in spans(width, tile[1], overlap, multiple):
             yield Tile(rows, columns)

@@ -86,6 +86,7 @@ def share_at_caps(model: FlowModel, caps: Sequence[Sequence[float]], lr: np.ndar
 def _log_stds(model: FlowModel, caps: Sequence[Sequence[float]], lr: tf.Tensor) -> dict[int, np.ndarray]:
     """Of each level that has a Gaussian [pixels, channels], while a sample is decoded that keeps to these caps."""
     flow, seen = cast(HierarchicalFlow, model.guarded_flow(caps)), dict[int, tf.Tensor]()
+    lr = tf.pad(lr, [[0, 0], *([0, -side % flow.lr_multiple] for side in lr.shape[1:3]), [0, 0]], "SYMMETRIC")
     for level, parts in enumerate(flow.levels, start=1):
         if parts.gaussian is not None:
             parts.gaussian.observe(functools.partial(seen.__setitem__, level))

@@ -103,6 +103,12 @@ class TrainedModel(FlowModel, keras.Model):
         """Whether `computed_flow` reads the variables, whatever its `value`."""
         return self._options["recompute"]
 
+    @property
+    def frozen_variables(self) -> list[keras.Variable]:
+        """Those of the part that may start from a trained model and be frozen at first (`SystemConfig.INSIDE`)."""
+        prefixes = tuple(inside.prefix_here for inside in self.config.INSIDE.values())
+        return [variable for name, variable in self.named_weights().items() if prefixes and name.startswith(prefixes)]
+
     def call(self, image: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
         """[lr, z_1, z_2, ...] of hr, as the flow's forward direction; of a model without an encoder, hr of lr."""
         if not self.flow.invertible:

@@ -51,6 +51,11 @@ class Runtime(abc.ABC):
         return tuple(latent.channels for latent in self.latents)
 
     @property
+    def lr_multiple(self) -> int:
+        """What height and width of LR images must be divisible by: the coarsest latents may be smaller than lr."""
+        return max([1, *(latent.divisor // self.scale for latent in self.latents)])
+
+    @property
     def can_downscale(self) -> bool:
         """Whether `downscale` works."""
         return self.can_encode

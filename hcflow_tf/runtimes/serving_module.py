@@ -52,19 +52,25 @@ class ServingModule(tf.Module):
 
     def _upscale(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.control_dependencies([self._check_size(tf.shape(image)[1:3], 1)]):
-            return {"image": _to_bytes(self._folded.decode(_to_float(image)))}
+            return {"image": _to_bytes(self._any_size(image, self._folded.decode))}
 
     def _sample(self, image: tf.Tensor, temperature: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
         checks = [self._check_size(tf.shape(image)[1:3], 1), *_check_draws(tf.shape(image)[0], temperature, seed)]
         with tf.control_dependencies(checks):
-            return {"image": _to_bytes(self._folded.sample(_to_float(image), temperature, seed))}
+            return {"image": _to_bytes(self._any_size(image, lambda lr: self._folded.sample(lr, temperature, seed)))}
 
     def _downscale(self, image: tf.Tensor) -> dict[str, tf.Tensor]:
         scale = self._folded.scale
         with tf.control_dependencies([self._check_size(tf.shape(image)[1:3], scale)]):
-            missing = -tf.shape(image)[1:3] % scale
-            image = tf.pad(image, [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]], "SYMMETRIC")
-            return {"image": _to_bytes(self._folded.downscale(_to_float(image)))}
+            return {"image": _to_bytes(self._folded.downscale(_to_float(_pad_to_multiple(image, scale))))}
+
+    def _any_size(self, image: tf.Tensor, restore: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        """What `restore` makes of LR images of bytes, mirrored to a size that the model takes, and cropped after it."""
+        scale, multiple = self._folded.scale, self._folded.flow.lr_multiple
+        if multiple == 1:
+            return restore(_to_float(image))
+        size = tf.shape(image)[1:3] * scale
+        return restore(_to_float(_pad_to_multiple(image, multiple)))[:, : size[0], : size[1]]
 
     def _upscale_bytes(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._each(image_bytes, self._upscale, 1)
@@ -123,6 +129,11 @@ def _check_draws(batch: tf.Tensor, temperature: tf.Tensor, seed: tf.Tensor) -> l
 def _concrete(function: object, **specs: tf.TensorSpec) -> tf.types.experimental.ConcreteFunction:
     named = {name: tf.TensorSpec(spec.shape, spec.dtype, name) for name, spec in specs.items()}
     return tf.function(function, autograph=False).get_concrete_function(**named)
+
+
+def _pad_to_multiple(image: tf.Tensor, multiple: int) -> tf.Tensor:
+    missing = -tf.shape(image)[1:3] % multiple
+    return tf.pad(image, [[0, 0], [0, missing[0]], [0, missing[1]], [0, 0]], "SYMMETRIC")
 
 
 def _to_float(image: tf.Tensor) -> tf.Tensor:

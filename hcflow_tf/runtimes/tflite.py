@@ -53,6 +53,12 @@ class TFLiteRuntime(Runtime):
         self._batches = height < 0
         self.fixed_lr_size = None if self._batches else (int(height), int(width))
         self.scale = int(facts["scale"]) if facts else self._probe_scale()
+        self._lr_multiple = max([1, *(divisor // self.scale for divisor in facts.get("latent_divisors", ()))])
+
+    @property
+    def lr_multiple(self) -> int:
+        """See `Runtime.lr_multiple`; it holds for a file without latents, too."""
+        return self._lr_multiple
 
     def _probe_scale(self) -> int:
         """Of a file that does not say it, the first versions'; then the coarsest latents are as large as lr."""

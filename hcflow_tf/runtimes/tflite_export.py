@@ -60,6 +60,9 @@ def run(args: argparse.Namespace) -> None:
 
     target, *encoder_target = frame.decoder_files(args, model)
     size = None if args.dynamic else args.lr_size or DEFAULT_SIZE
+    multiple = model.flow.lr_multiple
+    if size and any(side % multiple for side in size):
+        raise UsageError(f"--lr-size {size[0]}x{size[1]}: this model takes heights and widths that are divisible by {multiple}")
     folded = InferenceModel(model, atan=portable_atan)
     contents = {target: convert(decoder(folded, size, latents=args.temperature is None), "decode", args.precision)}
     for path in encoder_target:

@@ -38,6 +38,7 @@ class FlatAdam:
         ema: float = 0.0,
         weight_decay: float = 0.0,
         groups: Sequence[Sequence[keras.Variable]] | None = None,
+        frozen: Sequence[keras.Variable] = (),
     ):
         """Creates the vector and the optimiser's state; call it inside the strategy's scope.
 
@@ -50,9 +51,10 @@ class FlatAdam:
           weight_decay: this times the weights is added to each gradient.
           groups: variables of one shape that are read together and so lie beside each other; the network is computed from
             `values`. None: from its variables, which every step sets.
+          frozen: variables that are not trained while `gradient` and `values` are asked to leave them alone.
         """
         self._strategy, self._config, self._ema, self._reads_variables = strategy, config, ema, groups is None
-        self._weight_decay = weight_decay
+        self._weight_decay, self._frozen = weight_decay, frozenset(id(variable) for variable in frozen)
         created = network.trainable_variables
         grouped = {id(variable) for group in groups or () for variable in group}
         self._blocks = [*(groups or ()), *([variable] for variable in created if id(variable) not in grouped)]
@@ -127,16 +129,24 @@ class FlatAdam:
         """Takes the network's present weights; call it after they were set from outside."""
         self.vector.assign(np.concatenate([variable.numpy().ravel() for variable in self.variables]))
 
-    def gradient(self, tape: tf.GradientTape, loss: tf.Tensor) -> tf.Tensor:
-        """The gradient of a loss with respect to all weights, as a vector."""
+    def gradient(self, tape: tf.GradientTape, loss: tf.Tensor, *, frozen: bool = False) -> tf.Tensor:
+        """The gradient of a loss with respect to all weights, as a vector; frozen: 0 for those that are."""
         if not self._reads_variables:
             return tape.gradient(loss, self.vector.value, unconnected_gradients="zero")
-        parts = tape.gradient(loss, [variable.value for variable in self.variables], unconnected_gradients="zero")
-        return tf.concat([tf.reshape(part, [-1]) for part in parts], axis=0)
+        left = self._frozen if frozen else frozenset()
+        trained = [variable for variable in self.variables if id(variable) not in left]
+        parts = tape.gradient(loss, [variable.value for variable in trained], unconnected_gradients="zero")
+        by_id = {id(variable): part for variable, part in zip(trained, parts, strict=True)}
+        whole = (by_id.get(id(variable), tf.zeros(variable.shape, variable.dtype)) for variable in self.variables)
+        return tf.concat([tf.reshape(part, [-1]) for part in whole], axis=0)
 
-    def values(self) -> VectorValues:
-        """Reads the network's variables from the vector, for `networks.part.compute`; make it inside the gradient tape."""
-        return VectorValues(tf.convert_to_tensor(self.vector), self._blocks)
+    def values(self, *, frozen: bool = False) -> VectorValues:
+        """Reads the network's variables from the vector, for `networks.part.compute`; make it inside the gradient tape.
+
+        Args:
+          frozen: no gradient reaches those that are.
+        """
+        return VectorValues(tf.convert_to_tensor(self.vector), self._blocks, self._frozen if frozen else frozenset())
 
     def clip(self, gradient: tf.Tensor) -> tf.Tensor:
         """Clips by value, then by norm, as the released recipes."""
@@ -195,13 +205,22 @@ class FlatAdam:
 class VectorValues:
     """Reads variables from one vector that holds them block by block."""
 
-    def __init__(self, vector: tf.Tensor, blocks: Sequence[Sequence[keras.Variable]]):
-        """Args: blocks, in the vector's order; the variables of a block are of one shape."""
+    def __init__(self, vector: tf.Tensor, blocks: Sequence[Sequence[keras.Variable]], constant: frozenset[int] = frozenset()):
+        """Creates the reader.
+
+        Args:
+          vector: all values.
+          blocks: in the vector's order; the variables of a block are of one shape.
+          constant: ids of variables to which no gradient goes, all or none of a block.
+        """
         pieces = tf.split(vector, [sum(math.prod(variable.shape) for variable in block) for block in blocks])
         self._blocks = [
             tf.reshape(piece, [len(block), *block[0].shape]) if len(block) > 1 else tf.reshape(piece, block[0].shape)
             for piece, block in zip(pieces, blocks, strict=True)
         ]
+        for index, block in enumerate(blocks):
+            if id(block[0]) in constant:
+                self._blocks[index] = tf.stop_gradient(self._blocks[index])
         self._lengths = [len(block) for block in blocks]
         self._place = {id(variable): (index, at) for index, block in enumerate(blocks) for at, variable in enumerate(block)}
 

@@ -14,7 +14,9 @@ Weights = Mapping[str, np.ndarray]
 
 
 def obstacles(old: SystemConfig, new: SystemConfig) -> list[str]:
-    """The keys in which a model `new` is not a larger `old`; empty if `grow` can make it."""
+    """The keys in which a model `new` is not a larger `old`, nor has it inside; empty if `grow` can make it."""
+    if old.system in new.INSIDE:
+        return [here for key, here in new.INSIDE[old.system].keys.items() if getattr(old, key) != getattr(new, here)]
     if old.system != new.system:
         return ["system"]
     keys = [key for key in type(new).model_fields if key not in (*new.GROWING, *new.FREE)]
@@ -24,7 +26,7 @@ def obstacles(old: SystemConfig, new: SystemConfig) -> list[str]:
 
 
 def grow(weights: Weights, initial: Weights, old: SystemConfig, new: SystemConfig) -> dict[str, np.ndarray]:
-    """The weights of a model `new` that computes what `old` does with `weights`.
+    """The weights of a model `new` that computes what `old` does with `weights`, or whose part does.
 
     Added channels start at their initial values, and what reads them for the old channels at 0; added flow steps and RRDBs
     start as the identity. The bound of the log standard deviations may differ: then the function does, too, in that.
@@ -35,6 +37,9 @@ def grow(weights: Weights, initial: Weights, old: SystemConfig, new: SystemConfi
       old: hyperparameters of the old model.
       new: hyperparameters of the new model, without `obstacles`.
     """
+    if old.system in new.INSIDE:
+        inside = new.INSIDE[old.system]
+        return {**initial, **{inside.prefix_here + name.removeprefix(inside.prefix): array for name, array in weights.items()}}
     return {
         name: _widened(name, weights[name], fresh, old, new) if name in weights else _of_identity(name, fresh)
         for name, fresh in initial.items()

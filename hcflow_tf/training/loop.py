@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hcflow_tf.config import Config, load_config
+from hcflow_tf.config import Config, SystemConfig, load_config
 from hcflow_tf.data.dataset import TrainingData, validation_pairs
 from hcflow_tf.models.systems import make_model
 from hcflow_tf.models.trained_model import TrainedModel
@@ -177,14 +177,16 @@ def _next(batches: Iterator) -> tuple[tf.Tensor, tf.Tensor]:
 def _initialise(training_step: TrainingStep, data: TrainingData) -> None:
     """First weights: another model's, or ActNorms set from the first global batch, which every worker sees whole."""
     config, model = training_step.config, training_step.model
+    started = None
     if config.training.start_from:
-        _load_start(model, config, config.training.start_from)
-    else:
+        started = _load_start(model, config, config.training.start_from)
+    if started is None or started.system != config.model.system:  # none, or one of a part alone
         model.initialise_actnorm(*next(iter(data.dataset(0, config.training.batch_size).take(1))))
     training_step.optimizer.read_weights()
 
 
-def _load_start(model: TrainedModel, config: Config, start_from: str) -> None:
+def _load_start(model: TrainedModel, config: Config, start_from: str) -> SystemConfig:
+    """Takes up another model's weights and returns what it is."""
     directory = find_model(start_from)
     other = load_config(directory / CONFIG_FILE).model
     if keys := obstacles(other, config.model):
@@ -195,6 +197,7 @@ def _load_start(model: TrainedModel, config: Config, start_from: str) -> None:
     check_fits(weights, other, source=directory)
     initial = {name: np.asarray(variable) for name, variable in model.named_weights().items()}
     assign_weights(model, grow(weights, initial, other, config.model), source=directory)
+    return other
 
 
 def _check_agreement(strategy: tf.distribute.Strategy, step: int, path: pathlib.Path) -> None:

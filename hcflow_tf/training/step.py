@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -67,6 +68,7 @@ class TrainingStep:
                 ema=config.training.ema,
                 weight_decay=rates.weight_decay,
                 groups=None if model.reads_variables else read_together(model.parts()),
+                frozen=model.frozen_variables,
             )
             if config.losses.perceptual:
                 self.features = VGGFeatures(config.losses.vgg_weights)
@@ -77,7 +79,12 @@ class TrainingStep:
                 self.discriminator_optimizer = FlatAdam(
                     self.discriminator, rates, learning_rate=rates.discriminator_learning_rate, strategy=strategy
                 )
-        self._updates = [self._compile(terms, self._generator_losses, self.optimizer) for terms in update_terms(config.losses)]
+        terms_of_updates = update_terms(config.losses)
+        self._updates = [self._compile(terms, self._generator_losses, self.optimizer) for terms in terms_of_updates]
+        self._frozen_updates = [
+            self._compile(terms, functools.partial(self._generator_losses, frozen=True), self.optimizer, frozen=True)
+            for terms in terms_of_updates
+        ]
         self._discriminator_update = None
         if self.discriminator_optimizer is not None:
             self._discriminator_update = self._compile(
@@ -107,7 +114,8 @@ class TrainingStep:
         """
         rates = self.config.optimizer
         factor = rate_factor * decay(rates, step, self.config.training.steps)
-        updates = [(update, rates.learning_rate) for update in self._updates]
+        of_model = self._frozen_updates if step < self.config.training.frozen_steps else self._updates
+        updates = [(update, rates.learning_rate) for update in of_model]
         if self._discriminator_update is not None:
             if step < rates.discriminator_warmup_steps:
                 updates = []
@@ -122,9 +130,16 @@ class TrainingStep:
         return values, skipped
 
     def _compile(
-        self, terms: tuple[str, ...], compute_losses: Callable[..., Losses], optimizer: FlatAdam
+        self, terms: tuple[str, ...], compute_losses: Callable[..., Losses], optimizer: FlatAdam, *, frozen: bool = False
     ) -> Callable[..., tuple[dict[str, float], list[str]]]:
-        """The optimiser step for some losses: (hr, lr, seed, learning rate) -> (losses, those that were not finite)."""
+        """The optimiser step for some losses: (hr, lr, seed, learning rate) -> (losses, those that were not finite).
+
+        Args:
+          terms: the losses.
+          compute_losses: of the terms.
+          optimizer: of what they train.
+          frozen: leave the model's `frozen_variables` as they are.
+        """
         global_batch = self.config.training.batch_size
 
         def gradient(hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> tuple[tf.Tensor, Losses]:
@@ -132,7 +147,7 @@ class TrainingStep:
                 per_image = compute_losses(terms, hr, lr, noise)
                 means = {name: tf.reduce_sum(value) / global_batch for name, value in per_image.items()}
                 total = tf.add_n([self._weight(name) * value for name, value in means.items()])
-            return optimizer.gradient(tape, total), means
+            return optimizer.gradient(tape, total, frozen=frozen), means
 
         if self.config.training.xla:
             gradient = tf.function(gradient, jit_compile=True, autograph=False)
@@ -188,11 +203,14 @@ class TrainingStep:
             noise["normal"] = [part(tf.random.stateless_normal, shape, number) for number, shape in enumerate(shapes, 1)]
         return noise
 
-    def _generator_losses(self, terms: Sequence[str], hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> Losses:
+    def _generator_losses(
+        self, terms: Sequence[str], hr: tf.Tensor, lr: tf.Tensor, noise: dict, *, frozen: bool = False
+    ) -> Losses:
         """The named losses of the model, each [batch]."""
-        config, flow, result = self.config.losses, self.model.computed_flow(self.optimizer.values()), {}
+        config, flow, result = self.config.losses, self.model.computed_flow(self.optimizer.values(frozen=frozen)), {}
         if "nll" in terms:
-            dequantised = hr + noise["uniform"] / config.quantization_levels
+            uniform = noise["uniform"] - 0.5 if config.centered_noise else noise["uniform"]
+            dequantised = hr + uniform / config.quantization_levels
             log_prob, _ = losses.training_log_prob(flow, dequantised, lr)
             result["nll"] = released_nll(log_prob, hr.shape[1], hr.shape[2], quantization_levels=config.quantization_levels)
         source = lr
