@@ -57,11 +57,13 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str) -> i
     from hcflow_tf.inference.pictures import MAX_PIXELS, compare_bytes, downscale_file
     from hcflow_tf.inference.scaling import Scaler
     from hcflow_tf.runtimes.bicubic import BICUBIC
+    from hcflow_tf.runtimes.light import MAX_LR_PIXELS, few_pixels
     from hcflow_tf.runtimes.open import open_runtime
     from hcflow_tf.support.devices import check_on_gpu, select_device
 
     select_device(args.device)
-    runtime = open_runtime(args.model, scale=args.scale)
+    light = args.device == "auto" and few_pixels((source.path for source in sources), 16 * MAX_LR_PIXELS)
+    runtime = open_runtime(args.model, scale=args.scale, light=light)
     check_on_gpu(args.device, args.model, runtime.on_gpu)
     if not runtime.can_downscale:
         raise UsageError(f"{args.model} has no encoder: it makes no LR images; give a model that does")

@@ -90,6 +90,7 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str, suff
 
     from hcflow_tf.inference.pictures import MAX_PIXELS, Size, model_of, upscale_file
     from hcflow_tf.inference.scaling import Scaler
+    from hcflow_tf.runtimes.light import MAX_LR_PIXELS, few_pixels
     from hcflow_tf.runtimes.open import open_runtime
     from hcflow_tf.support.devices import check_on_gpu, select_device
 
@@ -97,10 +98,12 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str, suff
         raise UsageError("--uncertainty compares samples: give --samples 2 or more")
     select_device(args.device)
     size = Size(args.outscale, args.size) if args.outscale or args.size else None
+    most_probable = not args.temperature and args.samples == 1
+    light = args.device == "auto" and most_probable and few_pixels((source.path for source in sources), MAX_LR_PIXELS)
 
     @functools.cache
     def scaler_and_temperature(model: str) -> tuple[Scaler, float]:
-        runtime = open_runtime(model, scale=args.scale, guard=not args.no_guard)
+        runtime = open_runtime(model, scale=args.scale, guard=not args.no_guard, light=light)
         check_on_gpu(args.device, model, runtime.on_gpu)
         if size and runtime.makes_lr:
             option = "--outscale" if args.outscale else "--size"

@@ -139,13 +139,13 @@ class Scaler:
         """[z_1, z_2, ...] of the whole image, without a batch dimension; zeros take no memory."""
         if not self.runtime.latents:
             return []
+        shapes = latent_shapes(height, width, self.scale, self.runtime.latents)
+        if temperature == 0:
+            return [np.broadcast_to(np.float32(0), shape) for shape in shapes]
         import tensorflow as tf
 
         from hcflow_tf.models.latents import draw_latents
 
-        shapes = latent_shapes(height, width, self.scale, self.runtime.latents)
-        if temperature == 0:
-            return [np.broadcast_to(np.float32(0), shape) for shape in shapes]
         # On the CPU whatever runs the model: the same latents everywhere, and none of the accelerator's memory.
         with tf.device("CPU"):
             return [z.numpy()[0] for z in draw_latents(tf.constant([seed], tf.int64), temperature, shapes)]

@@ -12,6 +12,7 @@ import argparse
 import fractions
 import pathlib
 import tempfile
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ from hcflow_tf.runtimes import export_frame as frame
 from hcflow_tf.runtimes.exported import HR, LR, latent_names
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.files import write_atomically
+from hcflow_tf.support.latents import Latent
 
 if TYPE_CHECKING:
     import onnx
@@ -123,7 +125,9 @@ def convert(
         store_in_float16(file.graph)
     in_order(file.graph)
     name_dimensions(file, folded, nchw=nchw)
-    onnx.helper.set_model_props(file, metadata(folded, args.layout))
+    names = latent_names(len(folded.latents))
+    of_file = [z for name, z in zip(names, folded.latents, strict=True) if name in (*inputs.values(), *outputs.values())]
+    onnx.helper.set_model_props(file, metadata(folded, args.layout, of_file))
     file.producer_name, file.producer_version = "hcflow_tf", hcflow_tf.__version__
     file = onnx.shape_inference.infer_shapes(file, strict_mode=True)
     try:
@@ -163,13 +167,13 @@ def store_in_float16(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def metadata(folded: InferenceModel, layout: str) -> dict[str, str]:
-    """What a program must know to use the file."""
+def metadata(folded: InferenceModel, layout: str, latents: Sequence[Latent]) -> dict[str, str]:
+    """What a program must know to use a file that has these latents."""
     return {
         "hcflow_tf_version": hcflow_tf.__version__,
         "task": folded.config.task,
         "scale": str(folded.scale),
-        "latent_divisors": " ".join(str(latent.divisor) for latent in folded.latents),
+        "latent_divisors": " ".join(str(latent.divisor) for latent in latents),
         "layout": layout,
         "color_order": "RGB",
         "value_range": "[0, 1]; hr is not clipped",

@@ -8,6 +8,7 @@ import pathlib
 
 from hcflow_tf.runtimes.bicubic import BICUBIC, BicubicRuntime
 from hcflow_tf.runtimes.keras import KerasRuntime
+from hcflow_tf.runtimes.light import light_runtime
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.files import expand_user, is_file, is_folder
@@ -19,7 +20,7 @@ _EXPORTED = {
 }
 
 
-def open_runtime(model: str | os.PathLike, *, scale: int | None = None, guard: bool = True) -> Runtime:
+def open_runtime(model: str | os.PathLike, *, scale: int | None = None, guard: bool = True, light: bool = False) -> Runtime:
     """Opens what `--model` names.
 
     Args:
@@ -27,6 +28,7 @@ def open_runtime(model: str | os.PathLike, *, scale: int | None = None, guard: b
         versions, of which the highest is taken), a .tflite or an .onnx file.
       scale: the scale that is wanted; None takes the model's own, 4 for bicubic.
       guard: see `KerasRuntime`; an exported file carries its guard, or none.
+      light: run a shipped model without TensorFlow where that can be (`runtimes.light`): for few pixels at temperature 0.
 
     Raises:
       HCFlowError: it is none of these, it cannot be read, or its scale is another.
@@ -34,7 +36,7 @@ def open_runtime(model: str | os.PathLike, *, scale: int | None = None, guard: b
     name, path = str(model), expand_user(model)
     if name == BICUBIC:
         return BicubicRuntime(scale or 4)
-    runtime = _open(name, path, guard)
+    runtime = (light_runtime(name) if light else None) or _open(name, path, guard)
     if scale not in (None, runtime.scale):
         raise UsageError(f"--scale {scale} does not fit {name}, which is a model for x{runtime.scale}")
     return runtime

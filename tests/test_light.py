@@ -1,0 +1,90 @@
+"""Shipped models at temperature 0 without TensorFlow: the same pictures, from files that belong to the weights."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hcflow_tf import list_models
+from hcflow_tf.runtimes import light
+from hcflow_tf.runtimes.keras import KerasRuntime
+from hcflow_tf.runtimes.open import open_runtime
+from hcflow_tf.support.latents import latent_shapes
+from hcflow_tf.weights.shipped import ABOUT_FILE, DIRECTORY
+from tests.tiny import photograph
+
+pytest.importorskip("onnxruntime", reason="needs the extra [export]")
+
+NO_TENSORFLOW = """
+import sys
+sys.modules["tensorflow"] = sys.modules["keras"] = None  # importing them fails
+from hcflow_tf.support import cli
+sys.exit(cli.execute(sys.argv[1], sys.argv[2:]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(light, "GPU", tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_equals_the_weights(name):
+    runtime, keras = open_runtime(name, light=True), KerasRuntime(name)
+    assert isinstance(runtime, light.LightRuntime)
+    for fact in ("name", "scale", "makes_lr", "latents", "overlap", "decode_bytes", "can_encode", "has_likelihood"):
+        assert getattr(runtime, fact) == getattr(keras, fact), fact
+    lr = photograph(24, 20)[None].astype(np.float32) / 255
+    zeros = [np.zeros([1, *shape], np.float32) for shape in latent_shapes(24, 20, keras.scale, keras.latents)]
+    np.testing.assert_allclose(runtime.decode(lr, zeros), keras.decode(lr, zeros), atol=1e-4)
+    hr = photograph(96, 80)[None].astype(np.float32) / 255
+    np.testing.assert_allclose(runtime.downscale(hr), keras.downscale(hr), atol=1e-4)
+    drawn = [np.full_like(zero, 0.5) for zero in zeros]
+    np.testing.assert_array_equal(runtime.decode(lr, drawn), keras.decode(lr, drawn))
+
+
+@pytest.mark.parametrize("command", ["upscale", "downscale"])
+def test_the_commands_need_no_tensorflow_for_a_small_picture(command, tmp_path):
+    Image.fromarray(photograph(40, 36)).save(tmp_path / "a.png")
+    arguments = [sys.executable, "-c", NO_TENSORFLOW, command, "a.png", "-o", "out"]
+    subprocess.run(arguments, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    with Image.open(tmp_path / "out/a.png") as image:
+        assert image.size == ((144, 160) if command == "upscale" else (9, 10))
+    sampled = subprocess.run([*arguments, "--samples", "2", "--overwrite"], cwd=tmp_path, capture_output=True, timeout=120)
+    assert sampled.returncode  # without TensorFlow there are no samples
+
+
+def test_tensorflow_runs_what_is_large(tmp_path):
+    paths = []
+    for index, size in enumerate([(300, 300), (300, 300)]):
+        paths.append(tmp_path / f"{index}.png")
+        Image.fromarray(np.zeros((*size, 3), np.uint8)).save(paths[-1])
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    paths.append(tmp_path / "2.png")
+    assert light.few_pixels(paths, 180_000)
+    assert not light.few_pixels(paths, 179_999)
+
+
+def test_without_onnx_runtime_or_with_a_gpu_tensorflow_runs_it(monkeypatch, tmp_path):
+    name = list_models()[0]
+    with monkeypatch.context() as context:
+        context.setattr(light.importlib.util, "find_spec", lambda module: None)
+        assert isinstance(open_runtime(name, light=True), KerasRuntime)
+    (tmp_path / "gpu").touch()
+    monkeypatch.setattr(light, "GPU", tmp_path / "gpu")
+    assert light.light_runtime(name) is None
+    assert light.light_runtime(tmp_path) is None
+
+
+def test_files_of_other_weights_are_not_taken():
+    """`ship` writes a new about.json, which names no files until they were written again."""
+    for name in list_models():
+        about = json.loads((DIRECTORY / name / ABOUT_FILE).read_text())
+        listed = {path.name for path in (DIRECTORY / name).iterdir()} - {ABOUT_FILE}
+        assert listed == set(about["sha256"])
+        assert light.FILE in listed
