@@ -1,4 +1,4 @@
-"""Turns the authors' weights (a PyTorch .pth file) of HCFlow, IRN or RRDB/ESRGAN into a model directory.
+"""Turns the authors' weights (a PyTorch .pth file) of HCFlow, IRN, SRFlow or RRDB/ESRGAN into a model directory.
 
 System, task, scale, numbers of steps, widths and blocks are inferred from the names and shapes in the file. --released downloads
 one of the authors' files first (kept in ~/.cache/hcflow_tf; an interrupted download goes on where it stopped; the

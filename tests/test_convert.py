@@ -13,7 +13,7 @@ import pth
 import pytest
 
 from hcflow_tf import convert
-from hcflow_tf.config import IRNConfig, ModelConfig, SystemConfig
+from hcflow_tf.config import IRNConfig, ModelConfig, SRFlowConfig, SystemConfig
 from hcflow_tf.models.systems import make_model
 from hcflow_tf.support import cli
 from hcflow_tf.support.errors import HCFlowError
@@ -26,13 +26,21 @@ CONFIGS: dict[str, SystemConfig] = {
     "super_resolution": ModelConfig(scale=2, main_steps=3, conditional_steps=2, log_std_bound=None, **SMALL),
     "rescaling": ModelConfig(task="rescaling", scale=4, main_steps=2, conditional_steps=1, **SMALL),
     "irn": IRNConfig(scale=4, blocks=(2, 1), growth=5),
+    "srflow": SRFlowConfig(
+        scale=2, plain_steps=1, steps=2, width=5, rrdb_blocks=2, rrdb_features=4, rrdb_growth=3, stacked_blocks=(1, 1, 1, 1)
+    ),
 }
-HAAR = {"rescaling": ["flow.layers.0.haar_weights"], "irn": ["operations.0.haar_weights", "operations.3.haar_weights"]}
-"""Entries of the fixed kernels in their files."""
+UNUSED = {
+    "rescaling": ["flow.layers.0.haar_weights"],
+    "irn": ["operations.0.haar_weights", "operations.3.haar_weights"],
+    "srflow": ["flowUpsamplerNet.f.0.weight"],
+}
+"""Entries of fixed kernels in their files, and of what nothing uses."""
 SIZES = {
     "super_resolution": ("super_resolution x2", "L 1, K 3, P 2"),
     "rescaling": ("rescaling x4", "L 2, K 2, P 1"),
     "irn": ("rescaling x4", "2, 1 (finest level first)"),
+    "srflow": ("super_resolution x2", "L 2, K 2 and 1 without coupling"),
 }
 
 
@@ -47,7 +55,7 @@ def released_state(task: str) -> dict[str, np.ndarray]:
     config, rng = CONFIGS[task], np.random.default_rng(0)
     shapes = {name: variable.shape for name, variable in make_model(config).named_weights().items()}
     state = weights.to_released({name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}, config)
-    return state | {name: np.ones((12, 1, 2, 2), np.float32) for name in HAAR.get(task, ())}
+    return state | {name: np.ones((12, 1, 2, 2), np.float32) for name in UNUSED.get(task, ())}
 
 
 def run(capsys, *argv) -> tuple[int, str, str]:
