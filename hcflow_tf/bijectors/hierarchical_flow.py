@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from hcflow_tf.bijectors.base import CONDITION_SCOPE, FlowBijector, ValueAndLogDet, check_image
 from hcflow_tf.bijectors.conditional_gaussian import ConditionalGaussian
+from hcflow_tf.bijectors.image_to_parts import ImageToParts
 from hcflow_tf.support.latents import Latent, latent_shapes
 
 ConditionSource = Literal["nothing", "lr", "own", "own_and_below"]
@@ -62,7 +63,7 @@ class FlowLevel:
         return path if self.gaussian is None else [*path, (self.gaussian, {"condition": condition})]
 
 
-class HierarchicalFlow(FlowBijector):
+class HierarchicalFlow(ImageToParts):
     """hr [batch, h, w, 3] <-> [lr, z_1, ..., z_L].
 
     Forward: for l = 1..L, y_l, a_l = split(steps_l(squeeze(y_{l-1}))), y_0 = hr, lr = y_L; then for l = L..1,
@@ -79,9 +80,6 @@ class HierarchicalFlow(FlowBijector):
       [1] Liang et al., Hierarchical Conditional Flow, ICCV 2021, section 3.3 and figure 2.
       [2] Lugmayr et al., SRFlow, ECCV 2020, section 3: conditioned steps, and a scale of 2^(L-1).
     """
-
-    invertible = True
-    """Whether hr can be encoded."""
 
     def __init__(
         self,
@@ -104,51 +102,27 @@ class HierarchicalFlow(FlowBijector):
         for level in levels:
             details.append(4 * channels - level.image_channels)
             channels = level.image_channels
-        has_lr = channels > 0
-        parts = has_lr + sum(count > 0 for count in details)
-        super().__init__(forward_min_event_ndims=3, inverse_min_event_ndims=[3] * parts, name=name)
+        latents = [Latent(count, 2**number) for number, count in enumerate(details, start=1) if count > 0]
+        hr_multiple = 2 ** len(levels)
+        super().__init__(hr_multiple=hr_multiple, scale=scale or hr_multiple, has_lr=channels > 0, latents=latents, name=name)
         if not levels:
             raise ValueError(f"{self.name}: expected at least one level")
         if lr_encoder is None and any(step.takes_condition for level in levels for step in level.steps):
             raise ValueError(f"{self.name}: expected an lr_encoder, the steps of the image path take a condition")
-        if lr_encoder is not None and has_lr:
+        if lr_encoder is not None and self._has_lr:
             raise ValueError(f"{self.name}: an image path that is conditioned on the LR image cannot give it, too")
         if any(count < 0 for count in details):
             raise ValueError(f"{self.name}: expected at most as many image_channels as the level has, got {details} left over")
-        if has_lr and scale not in (None, 2 ** len(levels)):
-            raise ValueError(f"{self.name}: {len(levels)} levels with an LR image are of scale {2 ** len(levels)}, got {scale}")
-        self._has_lr, self._scale = has_lr, scale or 2 ** len(levels)
+        if self._has_lr and scale not in (None, hr_multiple):
+            raise ValueError(f"{self.name}: {len(levels)} levels with an LR image are of scale {hr_multiple}, got {scale}")
         self._levels = self._no_dependency(tuple(levels))
         self._lr_encoder, self._recompute = lr_encoder, recompute
-        self._latents = self._no_dependency(
-            tuple(Latent(count, 2**number) for number, count in enumerate(details, start=1) if count)
-        )
         self._has_latents = tuple(count > 0 for count in details)
 
     @property
     def levels(self) -> tuple[FlowLevel, ...]:
         """The levels, finest first."""
         return self._levels
-
-    @property
-    def scale(self) -> int:
-        """Width of hr over width of lr."""
-        return self._scale
-
-    @property
-    def lr_multiple(self) -> int:
-        """What height and width of lr must be divisible by: hr is halved L times, also where the scale is less than 2^L."""
-        return 2 ** len(self._levels) // self._scale
-
-    @property
-    def latents(self) -> tuple[Latent, ...]:
-        """Channels and resolution of z_1, z_2, ..."""
-        return self._latents
-
-    @property
-    def has_lr(self) -> bool:
-        """Whether the LR image is one of the outputs."""
-        return self._has_lr
 
     @property
     def has_gaussians(self) -> bool:
@@ -158,7 +132,7 @@ class HierarchicalFlow(FlowBijector):
     @property
     def needs_lr(self) -> bool:
         """Whether both directions take the condition `lr`."""
-        return not self._has_lr or any(level.conditioned_on == "lr" for level in self._levels)
+        return super().needs_lr or any(level.conditioned_on == "lr" for level in self._levels)
 
     def decode(self, lr: tf.Tensor, latents: Sequence[tf.Tensor] | None = None) -> tf.Tensor:
         """hr [batch, scale h, scale w, 3] of lr [batch, h, w, 3] and [z_1, z_2, ...].
@@ -190,46 +164,6 @@ class HierarchicalFlow(FlowBijector):
     def initialise(self, hr: tf.Tensor, lr: tf.Tensor | None = None) -> None:
         """Lets all layers start from data, in the order of encoding; hr [batch, h, w, 3]."""
         self._walk(hr, lr, lambda layer, x, **conditions: layer.initialise(x, **conditions))
-
-    def _check_forward(self, x: tf.Tensor, lr: tf.Tensor | None = None) -> None:
-        check_image(self.name, x, channels=3, divisor=2 ** len(self._levels))
-        if self.needs_lr and lr is None:
-            raise ValueError(f"{self.name}: expected the condition lr beside the image")
-        if lr is not None:
-            batch, *sizes = x.shape[:3]
-            expected = [batch, *(None if size is None else size // self.scale for size in sizes), 3]
-            if not lr.shape.is_compatible_with(expected):
-                raise ValueError(f"{self.name}: expected lr of shape {expected} for this image, got {lr.shape}")
-
-    def _check_inverse(self, y: list[tf.Tensor], lr: tf.Tensor | None = None) -> None:
-        names = [*(["lr"] if self._has_lr else []), *(f"z_{index + 1}" for index in range(len(self._latents)))]
-        if len(y) != len(names):
-            raise ValueError(f"{self.name}: expected [{', '.join(names)}], got {len(y)} tensors")
-        if self.needs_lr and lr is None and not self._has_lr:
-            raise ValueError(f"{self.name}: expected the condition lr beside the latents")
-        image = lr if lr is not None else y[0]
-        self.check_lr(image)
-        latents = y[1:] if self._has_lr else y
-        self.check_latents(image, latents)
-
-    def check_forward(self, hr: tf.Tensor, lr: tf.Tensor | None = None) -> None:
-        """Raises ValueError unless hr, and the condition lr where one is needed, have shapes that can be encoded."""
-        self._check_forward(hr, **({} if lr is None else {"lr": lr}))
-
-    def check_lr(self, lr: tf.Tensor) -> None:
-        """Raises ValueError unless lr is an RGB image that can be decoded, height and width divisible by `lr_multiple`."""
-        check_image(f"{self.name}: lr", lr, channels=3, divisor=self.lr_multiple)
-
-    def check_latents(self, lr: tf.Tensor, latents: Sequence[tf.Tensor]) -> None:
-        """Raises ValueError unless [z_1, z_2, ...] fit this lr [batch, h, w, 3]."""
-        if len(latents) != len(self._latents):
-            names = ", ".join(f"z_{index + 1}" for index in range(len(self._latents)))
-            raise ValueError(f"{self.name}: expected [{names}], got {len(latents)} latents")
-        for index, (latent, (channels, divisor)) in enumerate(zip(latents, self._latents, strict=True), start=1):
-            batch, *sizes = lr.shape[:3]
-            expected = [batch, *(None if size is None else size * self._scale // divisor for size in sizes), channels]
-            if not latent.shape.is_compatible_with(expected):
-                raise ValueError(f"{self.name}: expected z_{index} of shape {expected} for lr {lr.shape}, got {latent.shape}")
 
     def _forward_and_log_det(self, x: tf.Tensor, lr: tf.Tensor | None = None) -> ValueAndLogDet:
         return self._walk(x, lr)
@@ -347,40 +281,3 @@ class HierarchicalFlow(FlowBijector):
         method = layer.forward_and_log_det if direction == "forward" else layer.inverse_and_log_det
         recomputed = tf.recompute_grad(lambda x, *values: method(x, **dict(zip(conditions, values, strict=True))))
         return recomputed(x, *conditions.values())
-
-    # Structures of types and event shapes, which TransformedDistribution asks for.
-
-    @property
-    def _factors(self) -> list[int]:
-        """By what height and width of hr are divided in each part."""
-        return [*([self.scale] if self._has_lr else []), *(latent.divisor for latent in self._latents)]
-
-    @property
-    def _channels(self) -> list[int]:
-        return [*([3] if self._has_lr else []), *(latent.channels for latent in self._latents)]
-
-    def _forward_dtype(self, dtype: tf.DType, **conditions: tf.DType) -> list[tf.DType]:
-        return [dtype] * len(self._factors)
-
-    def _inverse_dtype(self, dtypes: list[tf.DType], **conditions: tf.DType) -> tf.DType:
-        return dtypes[0]
-
-    def _forward_event_shape(self, shape: tf.TensorShape) -> list[tf.TensorShape]:
-        parts = []
-        for factor, channels in zip(self._factors, self._channels, strict=True):
-            sizes = [None if size is None else size // factor for size in shape[-3:-1]]
-            parts.append(shape[:-3].concatenate([*sizes, channels]))
-        return parts
-
-    def _inverse_event_shape(self, shapes: list[tf.TensorShape]) -> tf.TensorShape:
-        sizes = [None if size is None else size * self._factors[0] for size in shapes[0][-3:-1]]
-        return shapes[0][:-3].concatenate([*sizes, 3])
-
-    def _forward_event_shape_tensor(self, shape: tf.Tensor) -> list[tf.Tensor]:
-        return [
-            tf.concat([shape[:-3], shape[-3:-1] // factor, [channels]], axis=0)
-            for factor, channels in zip(self._factors, self._channels, strict=True)
-        ]
-
-    def _inverse_event_shape_tensor(self, shapes: list[tf.Tensor]) -> tf.Tensor:
-        return tf.concat([shapes[0][:-3], shapes[0][-3:-1] * self._factors[0], [3]], axis=0)
