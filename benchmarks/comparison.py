@@ -54,6 +54,7 @@ class Row:
 
 ROWS = (
     Row("RRDB", (("rrdb_x4", 1.0),), draws=False),
+    Row("SRFlow", (("srflow_rrdb_x4", 0.125), ("srflow_x4", 0.875))),
     Row("HCFlow", (("hcflow_x4", 1.0),)),
     Row("HCFlow+", (("hcflow_x4", 0.125), ("hcflow_plus_x4", 0.875))),
     Row("IRN", (("irn_x4", 1.0),), draws=False, own_lr=True),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
+import sys
 import time
 
 import pytest
@@ -38,6 +40,23 @@ def test_shipped_config_loads_and_says_what_to_expect(name):
     header = "".join(line for line in path.read_text().splitlines(keepends=True) if line.startswith("#"))
     for promise in (f"python -m hcflow_tf.train --config configs/{name}.yaml", "Expected time:", "Expected score"):
         assert promise in header
+
+
+def test_the_comparison_has_a_config_for_each_stage():
+    spec = importlib.util.spec_from_file_location("comparison", CONFIGS.parent / "benchmarks/comparison.py")
+    comparison = importlib.util.module_from_spec(spec)
+    sys.modules["comparison"] = comparison  # dataclasses look there for the types of their fields
+    spec.loader.exec_module(comparison)
+    stages = [stage for row in comparison.ROWS for stage in row.stages]
+    assert {name for name, _ in stages} == {path.stem for path in (CONFIGS / "comparison").glob("*.yaml")}
+    assert all(sum(share for _, share in row.stages) == 1 for row in comparison.ROWS)
+    configs = {name: load_config(CONFIGS / f"comparison/{name}.yaml") for name, _ in stages}
+    for row in comparison.ROWS:
+        assert configs[row.stages[-1][0]].model.makes_lr == row.own_lr
+    # What is not the system's own is the same for all: data but for rescaling's crops, batches, schedule.
+    shared = {str(config.data.model_dump(exclude={"crop_size", "validation"})) for config in configs.values()}
+    assert len(shared) == 1
+    assert len({str(config.training.model_dump(exclude={"start_from"})) for config in configs.values()}) == 1
 
 
 def test_no_config_is_forgotten():
