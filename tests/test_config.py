@@ -11,8 +11,8 @@ import time
 import pytest
 
 from hcflow_tf.config import Config, ModelConfig, dump_config, load_config, parse_config, save_config
-from hcflow_tf.config.models import LOG_STD_BOUND
 from hcflow_tf.config.packaged import packaged_configs
+from hcflow_tf.config.systems.hcflow import LOG_STD_BOUND
 from hcflow_tf.support.errors import UsageError
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"

@@ -1,6 +1,5 @@
 """The typed schema of a run's YAML config and its strict reading."""
 
-from hcflow_tf.config.models import IRNConfig, ModelConfig, RRDBConfig, SRFlowConfig, SystemConfig
 from hcflow_tf.config.schema import (
     FORMAT_VERSION,
     Config,
@@ -14,6 +13,11 @@ from hcflow_tf.config.schema import (
     parse_config,
     save_config,
 )
+from hcflow_tf.config.systems.base import SystemConfig
+from hcflow_tf.config.systems.hcflow import ModelConfig
+from hcflow_tf.config.systems.irn import IRNConfig
+from hcflow_tf.config.systems.rrdb import RRDBConfig
+from hcflow_tf.config.systems.srflow import SRFlowConfig
 
 __all__ = [
     "FORMAT_VERSION",

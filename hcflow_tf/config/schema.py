@@ -13,8 +13,10 @@ import pydantic
 import yaml
 
 from hcflow_tf.config import strict_yaml
-from hcflow_tf.config.models import SECTIONS, WRITTEN, AnyModelConfig, ModelConfig, SystemConfig, system_of
+from hcflow_tf.config.models import SECTIONS, AnyModelConfig, system_of
 from hcflow_tf.config.packaged import packaged_configs
+from hcflow_tf.config.systems.base import SystemConfig
+from hcflow_tf.config.systems.hcflow import WRITTEN, ModelConfig
 from hcflow_tf.config.types import (
     Decay,
     Fraction,
