@@ -1,5 +1,6 @@
 """The typed schema of a run's YAML config and its strict reading."""
 
+from hcflow_tf.config.reading import dump_config, load_config, parse_config, save_config
 from hcflow_tf.config.schema import (
     FORMAT_VERSION,
     Config,
@@ -8,10 +9,6 @@ from hcflow_tf.config.schema import (
     LossConfig,
     OptimizerConfig,
     TrainingConfig,
-    dump_config,
-    load_config,
-    parse_config,
-    save_config,
 )
 from hcflow_tf.config.systems.base import SystemConfig
 from hcflow_tf.config.systems.hcflow import ModelConfig
