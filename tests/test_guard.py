@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tiny import tiny_config
 
 import hcflow_tf
 from hcflow_tf.info import PARTLY_UNLIKE, UNLIKE
@@ -100,11 +101,12 @@ def test_a_model_without_caps_gets_them_at_its_first_sample(tmp_path, monkeypatc
     assert not np.isfinite(KerasRuntime(tmp_path / "m", guard=False).decode(lr, latents)).all()
 
 
-def test_bounded_and_rescaling_models_need_no_guard():
+def test_rescaling_models_need_no_guard_and_bounded_ones_do():
     rescaling = hcflow_tf.load_model("rescale-x4-compact")
     assert not rescaling.needs_guard
     ensure_guard(rescaling)
     assert rescaling.log_std_caps is None
+    assert HCFlow(tiny_config("super_resolution")).needs_guard
 
 
 def test_caps_are_the_quantile_of_what_the_photographs_need():

@@ -81,7 +81,7 @@ class FlowModel:
 
     @property
     def needs_guard(self) -> bool:
-        """Whether the log standard deviations of its samples are free of any bound."""
+        """Whether its samples are to keep to what photographs need (`models.guard`)."""
         return False
 
     @property

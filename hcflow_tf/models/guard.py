@@ -2,8 +2,8 @@
 
 The last conditional Gaussian of a super-resolution model is trained on photographs. On a picture unlike them (dither, text,
 noise) an unbounded log standard deviation may be 10 or 10,000 where photographs have at most a few, and the sample
-explodes (Hong et al., On the Robustness of Normalizing Flows for Inverse Problems in Imaging, ICCV 2023). Models trained
-with `model.log_std_bound` need no caps.
+explodes (Hong et al., On the Robustness of Normalizing Flows for Inverse Problems in Imaging, ICCV 2023). A model trained
+with `model.log_std_bound` stays finite without caps; with them its samples of noise and text are in range, too.
 """
 
 from __future__ import annotations

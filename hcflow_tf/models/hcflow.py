@@ -268,8 +268,8 @@ class HCFlow(TrainedModel):
 
     @property
     def needs_guard(self) -> bool:
-        """Whether the log standard deviations of its samples are free of any bound."""
-        return not self.config.makes_lr and self.config.log_std_bound is None
+        """In super-resolution: `log_std_bound` keeps samples finite, but is one number for channels that differ."""
+        return not self.config.makes_lr and self.flow.has_gaussians
 
     def make_layers(self, extractor_dtype: str, recompute: bool) -> None:
         """See `TrainedModel`."""

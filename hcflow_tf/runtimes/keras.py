@@ -25,7 +25,7 @@ class KerasRuntime(Runtime):
 
         Args:
           path_or_name: as `hcflow_tf.load_model`.
-          guard: cap the standard deviations of samples (`hcflow_tf.models.guard`) where the model has no bound of its own.
+          guard: cap the standard deviations of samples (`hcflow_tf.models.guard`) in super-resolution.
 
         Raises:
           HCFlowError: as `hcflow_tf.load_model`.
