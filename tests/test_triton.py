@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -10,16 +11,21 @@ import socket
 import subprocess
 import sys
 import time
+import types
 import urllib.error
 import urllib.request
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from exports import export
 from tiny import photograph, tiny_model
 
+from hcflow_tf.config import SRFlowConfig
 from hcflow_tf.images.images import quantize
 from hcflow_tf.inference.scaling import Scaler
+from hcflow_tf.models.guard import ensure_guard
+from hcflow_tf.models.systems import make_model
 from hcflow_tf.runtimes.open import open_runtime
 from hcflow_tf.weights.store import save_model
 
@@ -55,6 +61,38 @@ def entry(tmp_path_factory):
     save_model(tiny_model("super_resolution", scale=4), root / "model")
     assert export("triton", "--model", root / "model", "--output", root / "repository/tiny") == 0
     return root / "model", root / "repository/tiny"
+
+
+def test_a_model_whose_latents_are_smaller_than_lr(tmp_path, monkeypatch):
+    """The program as Triton would run it, of an SRFlow model and an image of odd size."""
+    tensors = types.ModuleType("triton_python_backend_utils")
+    tensors.get_input_tensor_by_name = lambda request, name: request.get(name)
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", tensors)
+    config = {"steps": 1, "plain_steps": 1, "width": 3, "rrdb_blocks": 1, "rrdb_features": 3, "rrdb_growth": 2}
+    model, rng = make_model(SRFlowConfig(stacked_blocks=(0,), **config)), np.random.default_rng(0)
+    for variable in model.weights:
+        variable.assign_add(0.03 * rng.standard_normal(variable.shape))
+    ensure_guard(model)
+    save_model(model, tmp_path / "model")
+    assert export("triton", "--model", tmp_path / "model", "--output", tmp_path / "tiny", guard=True) == 0
+    specification = importlib.util.spec_from_file_location("triton_program", tmp_path / "tiny/1/model.py")
+    program = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(program)
+    served = program.TritonPythonModel()
+    served.initialize({"model_repository": str(tmp_path / "tiny"), "model_version": "1"})
+
+    class Tensor(NamedTuple):
+        value: np.ndarray
+
+        def as_numpy(self) -> np.ndarray:
+            return self.value
+
+    image = photograph(9, 13)
+    request = {"image": image[None], "temperature": np.float32([[0.8]]), "seed": np.int64([[5]])}
+    (enlarged,) = served._enlarge([{name: Tensor(value) for name, value in request.items()}])
+    expected = Scaler(open_runtime(tmp_path / "model"), 0).upscale(image.astype(np.float32) / np.float32(255), 0.8, seed=5)
+    assert enlarged.shape == (1, 36, 52, 3)
+    assert np.abs(enlarged[0] - 255 * expected).max() < 0.51
 
 
 def test_files(entry, capsys):

@@ -221,6 +221,9 @@ class SRFlow(TrainedModel):
 
     @staticmethod
     def decode_bytes(config: SRFlowConfig) -> int:
-        """See `TrainedModel`; the peak lies at the finest level: its condition, and a coupling's network beside it."""
-        finest = 2 * config.condition_channels + 4 * config.width + 3 * 12
+        """See `TrainedModel`; the peak lies at the finest level: its condition, what that is made of, and a network beside it.
+
+        Measured on a CPU: 29.2 kB per LR pixel for srflow_x4 (estimated 30.0).
+        """
+        finest = 3 * config.condition_channels + 4 * config.width + 3 * 12
         return round(MEMORY_MARGIN * 4 * finest * (config.scale // 2) ** 2)

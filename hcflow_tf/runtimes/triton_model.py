@@ -21,9 +21,10 @@ class TritonPythonModel:
         """Opens decoder.onnx, which lies beside this file."""
         folder = pathlib.Path(args["model_repository"]) / args["model_version"]
         self._session = onnxruntime.InferenceSession(str(folder / "decoder.onnx"), providers=["CPUExecutionProvider"])
-        names = [value.name for value in self._session.get_inputs()]
         shapes = {value.name: value.shape for value in self._session.get_inputs()}
-        self._channels = [shapes[f"latents_{level}"][3] for level in range(1, len(names))]
+        self._channels = [shapes[f"latents_{number}"][3] for number in range(1, len(shapes))]
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self._scale, self._divisors = int(metadata["scale"]), [int(text) for text in metadata["latent_divisors"].split()]
 
     def execute(self, requests: list) -> list:
         """One response for each request."""
@@ -46,18 +47,22 @@ class TritonPythonModel:
         """Decodes requests of one image size together."""
         images = [_tensor(request, "image") for request in requests]
         _, height, width, _ = images[0].shape
+        # Mirrored to a size that the model takes: its coarsest latents may be smaller than the image.
+        multiple = max([1, *(divisor // self._scale for divisor in self._divisors)])
+        missing = [(0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)]
         counts = [len(image) for image in images]
         temperatures = np.concatenate(
             [_optional(request, "temperature", len(i)) for request, i in zip(requests, images, strict=True)]
         )
         seeds = np.concatenate([_optional(request, "seed", len(i)) for request, i in zip(requests, images, strict=True)])
-        inputs = {"lr": np.concatenate(images).astype(np.float32) / np.float32(255)}
-        for level, channels in enumerate(self._channels, start=1):
-            factor = 2 ** (len(self._channels) - level)
-            shape = (height * factor, width * factor, channels)
+        lr = np.pad(np.concatenate(images), missing, mode="symmetric").astype(np.float32) / np.float32(255)
+        inputs = {"lr": lr}
+        for number, (channels, divisor) in enumerate(zip(self._channels, self._divisors, strict=True), start=1):
+            shape = (*(side * self._scale // divisor for side in lr.shape[1:3]), channels)
             pairs = zip(seeds, temperatures, strict=True)
-            inputs[f"latents_{level}"] = np.stack([draw_latents(int(seed), level, shape, float(t)) for seed, t in pairs])
+            inputs[f"latents_{number}"] = np.stack([draw_latents(int(seed), number, shape, float(t)) for seed, t in pairs])
         (hr,) = self._session.run(["hr"], inputs)
+        hr = hr[:, : height * self._scale, : width * self._scale]
         enlarged = np.floor(hr.clip(0, 1) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
         return np.split(enlarged, np.cumsum(counts)[:-1])
 
