@@ -236,6 +236,9 @@ def test_exports_take_lr_images_of_any_size(directory, tmp_path, kind, capsys):
         capsys.readouterr()
         assert export(kind, "--model", directory, "--output", tmp_path / "odd.tflite", "--lr-size", "16x17") == 2
         assert "--lr-size 16x17: this model takes heights and widths that are divisible by 2" in capsys.readouterr().err
+        assert export(kind, "--model", directory, "--output", tmp_path / "fixed.tflite", "--lr-size", "16x18") == 0
+        fixed = Scaler(open_runtime(tmp_path / "fixed.tflite"), None)
+        assert np.abs(fixed.upscale(as_float) - expected)[:24, :32].max() < 1e-2  # far from where it sees the mirrored border
     assert np.abs(Scaler(runtime, 0).upscale(as_float) - expected).max() < 1e-4
 
 
