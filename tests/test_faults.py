@@ -321,7 +321,7 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_logged(tmp_path, photo
 def test_a_gradient_that_is_not_finite_is_named(monkeypatch):
     model, step = make_step(make_config())
     gradient = FlatAdam.gradient
-    monkeypatch.setattr(FlatAdam, "gradient", lambda *args: gradient(*args) * np.inf)
+    monkeypatch.setattr(FlatAdam, "gradient", lambda *args, **options: gradient(*args, **options) * np.inf)
     before = weights_of(model)
     hr, lr = batch()
     _, skipped = step(tf.constant(hr), tf.constant(lr), 0)
