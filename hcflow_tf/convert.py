@@ -90,7 +90,7 @@ def convert(path: pathlib.Path, output: pathlib.Path) -> None:
 
 
 def _weight_file(args: argparse.Namespace) -> pathlib.Path:
-    from hcflow_tf.weights.download import digest, fetch
+    from hcflow_tf.support.download import digest, fetch
 
     if args.released:
         name = f"{args.released}.pth"

@@ -15,9 +15,8 @@ import pytest
 from hcflow_tf import convert
 from hcflow_tf.config import IRNConfig, ModelConfig, SRFlowConfig, SystemConfig
 from hcflow_tf.models.systems import make_model
-from hcflow_tf.support import cli
+from hcflow_tf.support import cli, download
 from hcflow_tf.support.errors import HCFlowError
-from hcflow_tf.weights import download
 from hcflow_tf.weights import released as weights
 from hcflow_tf.weights.store import load_model
 

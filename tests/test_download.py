@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
+from hcflow_tf.support import download
 from hcflow_tf.support.errors import HCFlowError
-from hcflow_tf.weights import download
 
 CONTENT = bytes(range(256)) * 2000
 

@@ -206,6 +206,13 @@ def test_warmup_requests_replay(served, runtime):
     assert sorted(names) == sorted(runtime._signatures)
 
 
+@pytest.mark.parametrize("shape", [(1, 4, 4, 3), (2, 1, 1, 3), (2, 4, 5, 3)])
+def test_log_prob_refuses_an_lr_of_another_shape(served, shape):
+    hr = np.zeros((2, 16, 16, 3), np.float32)
+    with pytest.raises(HCFlowError, match="expected an lr for each hr, 4 times smaller"):
+        open_runtime(served[1]).log_prob(hr, np.zeros(shape, np.float32))
+
+
 @pytest.mark.parametrize(
     ("temperature", "seed", "message"),
     [

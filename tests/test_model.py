@@ -385,6 +385,7 @@ def test_new_model_starts_with_zero_couplings_a_haar_pyramid_and_rotations():
 @pytest.mark.parametrize("copied", ["clone", "deepcopy", "pickle", "keras"])
 def test_copies_compute_the_same(copied, tmp_path):
     model, hr = random_model("super_resolution", 2), photographs()
+    model.set_guard([[-2.0] * channels for channels in model.latent_channels])
     if copied == "clone":
         twin = keras.models.clone_model(model)
         assert twin.config == model.config
@@ -399,6 +400,9 @@ def test_copies_compute_the_same(copied, tmp_path):
     assert twin is not model
     for ours, theirs in zip(twin.encode(hr)[1], model.encode(hr)[1], strict=True):
         np.testing.assert_array_equal(ours, theirs)
+    assert twin.log_std_caps == model.log_std_caps
+    lr = model.encode(hr)[0]
+    np.testing.assert_array_equal(twin.sample(lr, 0.8, 1), model.sample(lr, 0.8, 1))
     twin.weights[0].assign_add(np.ones(twin.weights[0].shape))
     assert np.abs(twin.encode(hr)[1][0] - model.encode(hr)[1][0]).max() > 0  # weights of its own
 

@@ -14,10 +14,11 @@ from hcflow_tf import losses
 from hcflow_tf.config import load_config
 from hcflow_tf.models.hcflow import HCFlow
 from hcflow_tf.networks import discriminator
+from hcflow_tf.support import state_dict
 from hcflow_tf.training.flat_adam import FlatAdam
 from hcflow_tf.training.step import TrainingStep
 from hcflow_tf.training.strategy import make_strategy
-from hcflow_tf.weights import released, state_dict
+from hcflow_tf.weights import released
 from hcflow_tf.weights.store import assign_weights
 
 PARITY = pathlib.Path(__file__).parent / "fixtures/parity"

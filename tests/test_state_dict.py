@@ -11,7 +11,7 @@ import pth
 import pytest
 
 from hcflow_tf.support.errors import HCFlowError
-from hcflow_tf.weights.state_dict import read_state_dict
+from hcflow_tf.support.state_dict import read_state_dict
 
 STATE = {
     "conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),

@@ -238,6 +238,8 @@ def check_image(name: str, x: tf.Tensor, *, channels: int | None = None, divisor
     expected = f"[batch, height, width, {channels or 'channels'}]"
     if shape.rank != 4 or shape[-1] is None or shape[-1] != (channels or shape[-1]):
         raise ValueError(f"{name}: expected shape {expected}, got {shape}")
+    if 0 in shape:
+        raise ValueError(f"{name}: expected at least one image and one pixel, got shape {shape}")
     if any(size is not None and size % divisor for size in shape[1:3]):
         raise ValueError(f"{name}: expected height and width divisible by {divisor}, got shape {shape}")
 

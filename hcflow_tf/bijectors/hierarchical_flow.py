@@ -158,6 +158,7 @@ class HierarchicalFlow(ImageToParts):
         """
         if not self._has_lr:
             raise ValueError(f"{self.name}: makes no LR image")
+        hr = tf.convert_to_tensor(hr)
         check_image(self.name, hr, channels=3, divisor=self.scale)
         return self._image_path(hr, None, lambda layer, x: self._run(layer, "forward", x))[0][-1]
 

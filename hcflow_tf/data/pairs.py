@@ -14,7 +14,7 @@ from hcflow_tf.data.resize import imresize
 from hcflow_tf.images.formats import READ_SUFFIXES
 from hcflow_tf.images.images import ImageError, read_header, read_image
 from hcflow_tf.support.errors import HCFlowError
-from hcflow_tf.support.files import expand_user, is_folder, status, why_unreachable
+from hcflow_tf.support.files import expand_user, is_folder, natural_order, status, why_unreachable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,9 +146,3 @@ def _by_stem(files: list[pathlib.Path], partners: dict | None = None, scale: int
             raise HCFlowError(f"{path.parent}: {images[stem].name} and {path.name} have the same name; keep one of them")
         images[stem] = path
     return images
-
-
-def natural_order(path: pathlib.Path) -> tuple:
-    """A sort key by name: 2.png before 10.png."""
-    parts = re.split(r"([0-9]+)", path.name.casefold())
-    return [int(part) if part.isdecimal() and part.isascii() else part for part in parts], path.name

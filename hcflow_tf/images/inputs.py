@@ -11,11 +11,10 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 
-from hcflow_tf.data.pairs import natural_order
 from hcflow_tf.images.batch import Batch
 from hcflow_tf.images.formats import READ_SUFFIXES, REFUSED_SUFFIXES
 from hcflow_tf.support.errors import HCFlowError
-from hcflow_tf.support.files import expand_user, is_folder, status, why_unreachable
+from hcflow_tf.support.files import expand_user, is_folder, natural_order, status, why_unreachable
 
 STANDARD_INPUT = "-"
 _SYSTEM_FOLDERS = ("@eadir", "__macosx", "$recycle.bin", "system volume information")

@@ -98,7 +98,7 @@ def open_lpips(metrics: Sequence[str], files: Sequence[str | os.PathLike] = ()) 
       HCFlowError: a file cannot be read or is of another network; no network connection.
     """
     from hcflow_tf.support.quiet import start_tensorflow
-    from hcflow_tf.weights.state_dict import read_state_dict
+    from hcflow_tf.support.state_dict import read_state_dict
 
     wanted = {NETWORK[name]: name for name in metrics if name in NETWORK}
     if not wanted and not files:
@@ -140,7 +140,7 @@ def loss_layer(file: str | os.PathLike | None) -> LPIPS:
 
 def _read_backbone(file: pathlib.Path) -> tuple[str, dict[str, np.ndarray]]:
     from hcflow_tf.networks.lpips import network_of
-    from hcflow_tf.weights.state_dict import read_state_dict
+    from hcflow_tf.support.state_dict import read_state_dict
 
     state = read_state_dict(file)
     network = network_of(state)
@@ -151,7 +151,7 @@ def _read_backbone(file: pathlib.Path) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def _download(network: str) -> pathlib.Path:
-    from hcflow_tf.weights.download import digest, fetch
+    from hcflow_tf.support.download import digest, fetch
 
     name = FILES[network]
     try:

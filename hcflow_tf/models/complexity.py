@@ -83,9 +83,10 @@ def measure(config: SystemConfig, shapes: Mapping[str, Sequence[int]]) -> Comple
         parameters[place.part] += math.prod(shape)
         multiply_adds[place.part] += adds
         downscale_adds += adds if place.encodes else 0
-        if place.on_path and name.endswith("/kernel") and shape[0] == 3:
-            decode_radius += place.divisor / config.scale
-            downscale_radius += place.divisor if place.encodes else 0
+        if place.on_path and name.endswith("/kernel"):
+            reach = (shape[0] // 2) * place.divisor  # HR pixels
+            decode_radius += reach / config.scale
+            downscale_radius += reach if place.encodes else 0
     return Complexity(
         parameters=dict(parameters),
         multiply_adds=dict(multiply_adds),

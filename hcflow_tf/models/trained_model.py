@@ -131,11 +131,16 @@ class TrainedModel(FlowModel, keras.Model):
         return {variable.path.split("/", 1)[1]: variable for variable in self.weights}
 
     def get_config(self) -> dict:
-        """What `from_config` makes the model again of, without its weights and its guard."""
-        return {"config": self.config.model_dump(mode="json"), **self._options, "dtype": self.variable_dtype, "name": self.name}
+        """What `from_config` makes the model again of, its guard too, without its weights."""
+        own = {"config": self.config.model_dump(mode="json"), "log_std_caps": self.log_std_caps}
+        return {**own, **self._options, "dtype": self.variable_dtype, "name": self.name}
 
     @classmethod
     def from_config(cls, config: dict, custom_objects: dict | None = None) -> Self:
         """The model of `get_config`."""
-        options = {key: value for key, value in config.items() if key != "config"}
-        return cls(validate_section(config["config"]), **options)
+        options = dict(config)
+        section, caps = options.pop("config"), options.pop("log_std_caps", None)
+        model = cls(validate_section(section), **options)
+        if caps is not None:
+            model.set_guard(caps)
+        return model

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from hcflow_tf.metrics.natural_scenes import PARAMETERS
 from hcflow_tf.support.errors import HCFlowError
 
 
@@ -40,6 +40,8 @@ NETWORKS = {
     ),
 }
 """AlexNet and VGG16 of torchvision, up to the last tap."""
+HEADS = pathlib.Path(__file__).parents[1] / "metrics/parameters/lpips.npz"
+"""The linear heads that ship, of both networks."""
 MIN_SIDE = {"alex": 31, "vgg": 16}
 """Pixels, so that the last tap has one."""
 
@@ -79,7 +81,7 @@ class LPIPS(keras.layers.Layer):
                 bias = _entry(state, f"features.{index}.bias", (outputs,))
                 self._kernels[index] = self._constant(f"kernel_{index}", kernel), self._constant(f"bias_{index}", bias)
                 inputs = outputs
-        with np.load(PARAMETERS / "lpips.npz") as heads:
+        with np.load(HEADS) as heads:
             self._heads = [self._constant(f"head_{tap}", heads[f"{network}_{tap}"]) for tap in range(len(self._groups))]
 
     def call(self, images: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:

@@ -61,7 +61,7 @@ def _of_keras(weights: str | None) -> keras.Model:
 
 
 def _of_torchvision(weights: str) -> keras.Model:
-    from hcflow_tf.weights.state_dict import read_state_dict
+    from hcflow_tf.support.state_dict import read_state_dict
 
     try:
         return features_network(read_state_dict(weights))

@@ -22,9 +22,9 @@ from hcflow_tf.runtimes.exported import LR, encoder_path
 from hcflow_tf.runtimes.keras import KerasRuntime
 from hcflow_tf.runtimes.onnx import OnnxRuntime
 from hcflow_tf.runtimes.runtime import Runtime
+from hcflow_tf.support.download import digest
 from hcflow_tf.support.files import write_atomically
 from hcflow_tf.support.latents import Latent
-from hcflow_tf.weights.download import digest
 from hcflow_tf.weights.shipped import ABOUT_FILE, DIRECTORY, shipped_model
 
 FILE, KEY = "temperature_0.onnx", "temperature_0"

@@ -88,7 +88,10 @@ class ServingModule(tf.Module):
             return {HR: self._folded.decode(lr, [latents[name] for name in latent_names(len(latents))], guard=True)}
 
     def _log_prob(self, hr: tf.Tensor, lr: tf.Tensor) -> dict[str, tf.Tensor]:
-        with tf.control_dependencies([self._check_size(tf.shape(hr)[1:3], self._folded.scale)]):
+        fitting = tf.reduce_all(tf.shape(hr)[:3] == tf.shape(lr)[:3] * [1, self._folded.scale, self._folded.scale])
+        message = f"expected an lr for each hr, {self._folded.scale} times smaller; shapes of hr and lr:"
+        check = tf.debugging.Assert(fitting, [message, tf.shape(hr), tf.shape(lr)])
+        with tf.control_dependencies([self._check_size(tf.shape(hr)[1:3], self._folded.scale), check]):
             return {"log_prob": self._folded.log_prob(hr, lr)}
 
     def _each(

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import re
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -149,3 +150,9 @@ def why_unreachable(path: str | os.PathLike, missing: str = "no such file or fol
 def _identity(found: os.stat_result | None) -> tuple[int, int] | None:
     """Device and number: equal for all names of one file."""
     return found and (found.st_dev, found.st_ino)
+
+
+def natural_order(path: pathlib.Path) -> tuple:
+    """A sort key by name: 2.png before 10.png."""
+    parts = re.split(r"([0-9]+)", path.name.casefold())
+    return [int(part) if part.isdecimal() and part.isascii() else part for part in parts], path.name

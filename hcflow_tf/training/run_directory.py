@@ -120,13 +120,16 @@ def _remove_leftovers(folder: pathlib.Path) -> None:
 
 
 def _check_same_run(old: Config, new: Config, path: pathlib.Path) -> None:
-    changed = []
+    changed, as_there = [], []
     for section in ("model", "data", "losses", "optimizer", "training"):
         free = _FREE_TRAINING if section == "training" else _FREE_SECTIONS.get(section, set())
         before, after = getattr(old, section).model_dump(), getattr(new, section).model_dump()
-        changed += [f"{section}.{key}" for key in before if before[key] != after[key] and key not in free]
+        differing = [key for key in before if before[key] != after.get(key, before[key]) and key not in free]
+        changed += [f"{section}.{key}" for key in differing]
+        as_there += [f"--set {section}.{key}={json.dumps(before[key], default=str)}" for key in differing]
     if changed:
-        raise UsageError(f"{path} holds a run of another config ({', '.join(changed)}): choose another --run-dir")
+        go_on = f", or go on as it began with {' '.join(as_there)}" if len(as_there) <= 3 else ""
+        raise UsageError(f"{path} holds a run of another config ({', '.join(changed)}): choose another --run-dir{go_on}")
 
 
 def _versions() -> dict[str, str]:

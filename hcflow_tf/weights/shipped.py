@@ -6,9 +6,9 @@ import json
 import os
 import pathlib
 
+from hcflow_tf.support.download import digest
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.support.files import write_atomically
-from hcflow_tf.weights.download import digest
 
 DIRECTORY = pathlib.Path(__file__).parent / "shipped_models"
 ABOUT_FILE = "about.json"

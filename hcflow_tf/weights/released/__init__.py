@@ -14,9 +14,9 @@ import numpy as np
 
 from hcflow_tf.config import SystemConfig
 from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.support.state_dict import read_state_dict as read_state_dict
 from hcflow_tf.weights.released import hcflow, irn, rrdb, srflow
 from hcflow_tf.weights.released.entries import CONVOLUTION, Entry, Shapes, released_shape
-from hcflow_tf.weights.state_dict import read_state_dict as read_state_dict
 
 SYSTEMS: dict[str, ModuleType] = {"hcflow": hcflow, "irn": irn, "rrdb": rrdb, "srflow": srflow}
 
