@@ -15,13 +15,13 @@ from training_runs import RESCALING, batch, make_config, make_step, run_steps
 from hcflow_tf import losses
 from hcflow_tf.images.images import write_image
 from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.support import state_dict
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.training import loop
 from hcflow_tf.training.growth import grow, obstacles
 from hcflow_tf.training.loop import train
 from hcflow_tf.training.step import decay, update_terms
 from hcflow_tf.training.strategy import make_strategy
-from hcflow_tf.weights import state_dict
 from hcflow_tf.weights.store import assign_weights, load_model, save_model
 
 pytestmark = pytest.mark.usefixtures("eager")
