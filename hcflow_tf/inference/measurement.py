@@ -54,8 +54,7 @@ class Measurement:
 
         Args:
           images: [scale h, scale w, 3] each.
-          from_own_lr: they were not made from the LR image but from one that the model made: then neither consistency nor
-            ntire_lr_psnr says anything.
+          from_own_lr: they were not made from the LR image but from one that the model made: then consistency says nothing.
 
         Raises:
           UndefinedError: LPIPS, NIQE or BRISQUE has no value for an image.

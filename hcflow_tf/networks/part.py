@@ -160,6 +160,12 @@ def unstacked(together: Weights, count: int) -> list[Weights]:
     ]
 
 
+def values_together(value: Value, variables: Sequence[keras.Variable]) -> tf.Tensor:
+    """The values of variables of one shape, [n, *shape]."""
+    together = getattr(value, "together", None)
+    return together(variables) if together else tf.stack([value(variable) for variable in variables])
+
+
 def variables_together(parts: Sequence[Part]) -> list[list[keras.Variable]]:
     """What `stacked` reads as one tensor each."""
     return [list(variables) for variables in zip(*(part.weights for part in parts), strict=True)]
@@ -168,13 +174,12 @@ def variables_together(parts: Sequence[Part]) -> list[list[keras.Variable]]:
 def stacked(parts: Sequence[Part], value: Value) -> Value:
     """Reads a variable of the first part as those of all parts, [parts, ...]."""
     index_of = {id(variable): index for index, variable in enumerate(parts[0].weights)}
-    together = getattr(value, "together", lambda variables: tf.stack([value(variable) for variable in variables]))
     known: dict[int, tf.Tensor] = {}
 
     def read(variable: keras.Variable) -> tf.Tensor:
         index = index_of[id(variable)]
         if index not in known:
-            known[index] = together([part.weights[index] for part in parts])
+            known[index] = values_together(value, [part.weights[index] for part in parts])
         return known[index]
 
     return read

@@ -12,7 +12,17 @@ import tensorflow as tf
 
 from hcflow_tf.networks.coupling import LEAKY_SLOPE, DenseBlock, dense_block
 from hcflow_tf.networks.layers import Affine, Conv, before_upsampling, convolve
-from hcflow_tf.networks.part import Computed, Part, Value, Weights, stacked, traced_once, unstacked, variables_together
+from hcflow_tf.networks.part import (
+    Computed,
+    Part,
+    Value,
+    Weights,
+    stacked,
+    traced_once,
+    unstacked,
+    values_together,
+    variables_together,
+)
 
 RESIDUAL_SCALE = 0.2
 
@@ -107,8 +117,7 @@ class _Typed:
 
     def together(self, variables: Sequence[keras.Variable]) -> tf.Tensor:
         """Variables of one shape, [n, *shape]."""
-        together = getattr(self._value, "together", None)
-        return self._cast(together(variables)) if together else tf.stack([self(variable) for variable in variables])
+        return self._cast(values_together(self._value, variables))
 
     def _cast(self, tensor: tf.Tensor) -> tf.Tensor:
         return tf.cast(tensor, self._wanted) if tensor.dtype == self._own else tensor
