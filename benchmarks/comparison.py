@@ -77,6 +77,8 @@ def main() -> None:
     rows = [row for row in ROWS if not args.only or row.name in args.only]
     if not args.report_only:
         for row in rows:
+            plan(row, args)  # all before the first training, so that one is not measured beside other work than another
+        for row in rows:
             train(row, args)
             measure(row.name, str(model_of(row, args)), args, draws=row.draws, own_lr=row.own_lr)
         measure("bicubic", "bicubic", args, draws=False, own_lr=False)
@@ -98,35 +100,39 @@ def model_of(row: Row, args: argparse.Namespace) -> pathlib.Path:
     return run_of(row, len(row.stages), args) / "last"
 
 
-def train(row: Row, args: argparse.Namespace) -> None:
-    """Trains the stages that are not done."""
+def plan(row: Row, args: argparse.Namespace) -> None:
+    """Measures how many steps each stage makes in its share of the minutes, where that is not known."""
     for stage, (config, share) in enumerate(row.stages, start=1):
-        run = run_of(row, stage, args)
-        plan = plan_of(row, stage, args)
-        if not plan.exists():
+        path = plan_of(row, stage, args)
+        if not path.exists():
             rate = _probe(row, stage, config, args)
             steps = max(PROBE_STEPS, round(rate * 60 * args.minutes * share))
-            plan.parent.mkdir(parents=True, exist_ok=True)
-            plan.write_text(json.dumps({"steps_per_second": rate, "steps": steps, "minutes": args.minutes * share}) + "\n")
-        steps = json.loads(plan.read_text())["steps"]
-        _hcflow("train", "--config", _config(config), "--run-dir", run, *_sets(row, stage, steps, args))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"steps_per_second": rate, "steps": steps, "minutes": args.minutes * share}) + "\n")
 
 
 def _probe(row: Row, stage: int, config: str, args: argparse.Namespace) -> float:
-    """Steps per second of the stage's own training, after its graph is built."""
+    """Steps per second of the stage's own training from new weights, after its graph is built."""
     run = run_of(row, stage, args).with_name(f"{stage}-probe")
-    sets = [*_sets(row, stage, PROBE_STEPS, args), "--set", "training.log_every=50", "--set", "data.validation.hr=[]"]
-    sets += ["--set", "data.validation.lr=null", "--set", "training.checkpoint_every=1000"]
+    sets = [*_sets(row, PROBE_STEPS, args), "--set", "training.start_from=null", "--set", "training.log_every=50"]
+    sets += ["--set", "data.validation.hr=[]", "--set", "data.validation.lr=null", "--set", "training.checkpoint_every=1000"]
     _hcflow("train", "--config", _config(config), "--run-dir", run, *sets)
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [line["steps_per_second"] for line in log if "steps_per_second" in line][-1]
 
 
-def _sets(row: Row, stage: int, steps: int, args: argparse.Namespace) -> list[str]:
+def train(row: Row, args: argparse.Namespace) -> None:
+    """Trains the stages that are not done."""
+    for stage, (config, _) in enumerate(row.stages, start=1):
+        sets = _sets(row, json.loads(plan_of(row, stage, args).read_text())["steps"], args)
+        if stage > 1:
+            sets += ["--set", f"training.start_from={run_of(row, stage - 1, args) / 'last'}"]
+        _hcflow("train", "--config", _config(config), "--run-dir", run_of(row, stage, args), *sets)
+
+
+def _sets(row: Row, steps: int, args: argparse.Namespace) -> list[str]:
     values = [f"training.steps={steps}", f"data.train.hr={args.data / 'BSDS500'}"]
     values += [f"data.validation.{kind}={args.data / 'Set5' / kind.upper()}" for kind in ("hr", *(() if row.own_lr else ("lr",)))]
-    if stage > 1:
-        values.append(f"training.start_from={run_of(row, stage - 1, args) / 'last'}")
     return [part for value in values for part in ("--set", value)]
 
 
