@@ -112,21 +112,28 @@ def plan(row: Row, args: argparse.Namespace) -> None:
 
 
 def _probe(row: Row, stage: int, config: str, args: argparse.Namespace) -> float:
-    """Steps per second of the stage's own training from new weights, after its graph is built."""
-    run = run_of(row, stage, args).with_name(f"{stage}-probe")
-    sets = [*_sets(row, PROBE_STEPS, args), "--set", "training.start_from=null", "--set", "training.log_every=50"]
+    """Steps per second of the stage's own training, from the probe of the one before, after its graph is built."""
+    run = _probe_run(row, stage, args)
+    sets = [*_sets(row, PROBE_STEPS, args), *_start(stage, _probe_run(row, stage - 1, args)), "--set", "training.log_every=50"]
     sets += ["--set", "data.validation.hr=[]", "--set", "data.validation.lr=null", "--set", "training.checkpoint_every=1000"]
     _hcflow("train", "--config", _config(config), "--run-dir", run, *sets)
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     return [line["steps_per_second"] for line in log if "steps_per_second" in line][-1]
 
 
+def _probe_run(row: Row, stage: int, args: argparse.Namespace) -> pathlib.Path:
+    return run_of(row, stage, args).with_name(f"{stage}-probe")
+
+
+def _start(stage: int, before: pathlib.Path) -> list[str]:
+    return ["--set", f"training.start_from={before / 'last'}"] if stage > 1 else []
+
+
 def train(row: Row, args: argparse.Namespace) -> None:
     """Trains the stages that are not done."""
     for stage, (config, _) in enumerate(row.stages, start=1):
-        sets = _sets(row, json.loads(plan_of(row, stage, args).read_text())["steps"], args)
-        if stage > 1:
-            sets += ["--set", f"training.start_from={run_of(row, stage - 1, args) / 'last'}"]
+        steps = json.loads(plan_of(row, stage, args).read_text())["steps"]
+        sets = [*_sets(row, steps, args), *_start(stage, run_of(row, stage - 1, args))]
         _hcflow("train", "--config", _config(config), "--run-dir", run_of(row, stage, args), *sets)
 
 
