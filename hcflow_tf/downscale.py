@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     batch.add_batch_arguments(parser)
     batch.add_tile_argument(parser)
     batch.add_scale_argument(parser)
+    batch.add_engine_arguments(parser, precision=False)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,13 +58,14 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str) -> i
     from hcflow_tf.inference.pictures import MAX_PIXELS, compare_bytes, downscale_file
     from hcflow_tf.inference.scaling import Scaler
     from hcflow_tf.runtimes.bicubic import BICUBIC
-    from hcflow_tf.runtimes.light import MAX_LR_PIXELS, few_pixels
+    from hcflow_tf.runtimes.light import MAX_LR_PIXELS, count_pixels
     from hcflow_tf.runtimes.open import open_runtime
     from hcflow_tf.support.devices import check_on_gpu, select_device
 
     select_device(args.device)
-    light = args.device == "auto" and few_pixels((source.path for source in sources), 16 * MAX_LR_PIXELS)
-    runtime = open_runtime(args.model, scale=args.scale, light=light)
+    hr_pixels = count_pixels((source.path for source in sources), 16 * MAX_LR_PIXELS)
+    few = args.device == "auto" and hr_pixels <= 16 * MAX_LR_PIXELS
+    runtime = open_runtime(args.model, scale=args.scale, engine=args.runtime, pixels=hr_pixels // 16 if few else None)
     check_on_gpu(args.device, args.model, runtime.on_gpu)
     if not runtime.can_downscale:
         raise UsageError(f"{args.model} has no encoder: it makes no LR images; give a model that does")

@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     batch.add_tile_argument(parser)
     batch.add_scale_argument(parser, of="--model bicubic or --images")
     batch.add_guard_argument(parser)
+    batch.add_engine_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
     if args.images is not None:
         return _run_on_images(args)
     args.samples, args.seed = args.samples or 1, args.seed or 0
-    scaler = Scaler(open_runtime(args.model, scale=args.scale, guard=not args.no_guard), args.tile)
+    options = {"guard": not args.no_guard, "engine": args.runtime, "precision": args.precision}
+    scaler = Scaler(open_runtime(args.model, scale=args.scale, **options), args.tile)
     pairs = pair_names(args.hr, args.lr, scaler.scale) if args.lr else [Pair(path) for path in find_images(args.hr)]
     temperatures = _temperatures(args, scaler.runtime)
     _check_outputs(args, pairs, temperatures)
@@ -108,6 +110,8 @@ def _run_on_images(args: argparse.Namespace) -> int:
     for option in ("temperature", "samples", "seed", "save_images", "tile", "no_guard", "no_likelihood"):
         if getattr(args, option) is not None and getattr(args, option) is not False:
             raise UsageError(f"--{option.replace('_', '-')} is for --model; --images has one image per HR image, made already")
+    if args.runtime != "auto" or args.precision != "float32":
+        raise UsageError("--runtime and --precision are for --model; the images of --images are made already")
     scale = args.scale or 4
     outputs = match_outputs(args.images, args.hr, args.lr, scale)
     if args.output:

@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     batch.add_tile_argument(parser)
     batch.add_scale_argument(parser)
     batch.add_guard_argument(parser)
+    batch.add_engine_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -90,8 +91,8 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str, suff
 
     from hcflow_tf.inference.pictures import MAX_PIXELS, Size, model_of, upscale_file
     from hcflow_tf.inference.scaling import Scaler
-    from hcflow_tf.runtimes.light import MAX_LR_PIXELS, few_pixels
-    from hcflow_tf.runtimes.open import open_runtime
+    from hcflow_tf.runtimes.light import count_pixels
+    from hcflow_tf.runtimes.open import MANY_LR_PIXELS, open_runtime
     from hcflow_tf.support.devices import check_on_gpu, select_device
 
     if args.uncertainty and args.samples < 2:
@@ -99,11 +100,14 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str, suff
     select_device(args.device)
     size = Size(args.outscale, args.size) if args.outscale or args.size else None
     most_probable = not args.temperature and args.samples == 1
-    light = args.device == "auto" and most_probable and few_pixels((source.path for source in sources), MAX_LR_PIXELS)
+    pixels = None
+    if args.device == "auto" and most_probable:
+        pixels = count_pixels((source.path for source in sources), MANY_LR_PIXELS)
+    options = {"guard": not args.no_guard, "engine": args.runtime, "precision": args.precision, "pixels": pixels}
 
     @functools.cache
     def scaler_and_temperature(model: str) -> tuple[Scaler, float]:
-        runtime = open_runtime(model, scale=args.scale, guard=not args.no_guard, light=light)
+        runtime = open_runtime(model, scale=args.scale, **options)
         check_on_gpu(args.device, model, runtime.on_gpu)
         if size and runtime.makes_lr:
             option = "--outscale" if args.outscale else "--size"

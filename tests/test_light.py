@@ -12,6 +12,7 @@ from PIL import Image
 
 from hcflow_tf import list_models
 from hcflow_tf.runtimes import light
+from hcflow_tf.runtimes.engines import EngineRuntime
 from hcflow_tf.runtimes.keras import KerasRuntime
 from hcflow_tf.runtimes.open import open_runtime
 from hcflow_tf.support.latents import latent_shapes
@@ -35,8 +36,8 @@ def no_gpu(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", list_models())
 def test_equals_the_weights(name):
-    runtime, keras = open_runtime(name, light=True), KerasRuntime(name)
-    assert isinstance(runtime, light.LightRuntime)
+    runtime, keras = open_runtime(name, pixels=480), KerasRuntime(name)
+    assert isinstance(runtime, EngineRuntime)
     for fact in ("name", "scale", "makes_lr", "latents", "overlap", "decode_bytes", "can_encode", "has_likelihood"):
         assert getattr(runtime, fact) == getattr(keras, fact), fact
     lr = photograph(24, 20)[None].astype(np.float32) / 255
@@ -66,15 +67,16 @@ def test_tensorflow_runs_what_is_large(tmp_path):
         Image.fromarray(np.zeros((*size, 3), np.uint8)).save(paths[-1])
     (tmp_path / "2.png").write_bytes(b"no picture")
     paths.append(tmp_path / "2.png")
-    assert light.few_pixels(paths, 180_000)
-    assert not light.few_pixels(paths, 179_999)
+    assert light.count_pixels(paths, 10**9) == 180_000
+    assert light.count_pixels(paths * 1000, 100_000) == 180_000  # no more than needed are read
+    assert isinstance(open_runtime(list_models()[0], pixels=light.MAX_LR_PIXELS + 1), KerasRuntime)
 
 
 def test_without_onnx_runtime_or_with_a_gpu_tensorflow_runs_it(monkeypatch, tmp_path):
     name = list_models()[0]
     with monkeypatch.context() as context:
         context.setattr(light.importlib.util, "find_spec", lambda module: None)
-        assert isinstance(open_runtime(name, light=True), KerasRuntime)
+        assert isinstance(open_runtime(name, pixels=480), KerasRuntime)
     (tmp_path / "gpu").touch()
     monkeypatch.setattr(light, "GPU", tmp_path / "gpu")
     assert light.light_runtime(name) is None

@@ -166,6 +166,23 @@ def add_guard_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_engine_arguments(parser: argparse.ArgumentParser, *, precision: bool = True) -> None:
+    """--runtime and --precision."""
+    parser.add_argument(
+        "--runtime",
+        choices=("auto", "keras", "onnx", "openvino", "litert"),
+        default="auto",
+        help="what computes; all but keras run a model directory from a file that is exported once (default auto: what suits)",
+    )
+    if precision:
+        parser.add_argument(
+            "--precision",
+            choices=("float32", "bfloat16", "int8"),
+            default="float32",
+            help="of decoding: bfloat16 is for openvino, int8 for litert (default float32)",
+        )
+
+
 def add_scale_argument(parser: argparse.ArgumentParser, of: str = "--model bicubic") -> None:
     """--scale, where no model says it: for the baseline."""
     parser.add_argument("--scale", type=int, choices=(2, 4, 8, 16), help=f"of {of} (default 4)")

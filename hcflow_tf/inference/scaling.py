@@ -17,6 +17,7 @@ from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.devices import gpu_memory
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.latents import latent_shapes
+from hcflow_tf.support.quiet import start_tensorflow
 
 _Result = TypeVar("_Result")
 
@@ -142,6 +143,7 @@ class Scaler:
         shapes = latent_shapes(height, width, self.scale, self.runtime.latents)
         if temperature == 0:
             return [np.broadcast_to(np.float32(0), shape) for shape in shapes]
+        start_tensorflow()
         import tensorflow as tf
 
         from hcflow_tf.models.latents import draw_latents

@@ -2,29 +2,24 @@
 
 Beside a shipped model's weights lie ONNX files of its decoder at temperature 0 and, of a rescaling model, of its encoder's LR
 image. ONNX Runtime starts at once but takes 1.5 to 1.8 times the processor time per pixel: `hcflow upscale` and
-`downscale` take it for few pixels.
+`downscale` take it for few pixels. TensorFlow starts only when more is asked: samples, the latents of an image, its likelihood.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import importlib.util
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import Any
-
-import numpy as np
+from collections.abc import Iterable
 
 from hcflow_tf.images.images import ImageError, read_header
+from hcflow_tf.runtimes.engines import EngineRuntime, Facts
 from hcflow_tf.runtimes.exported import LR, encoder_path
-from hcflow_tf.runtimes.keras import KerasRuntime
 from hcflow_tf.runtimes.onnx import OnnxRuntime
-from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.download import digest
 from hcflow_tf.support.files import write_atomically
-from hcflow_tf.support.latents import Latent
 from hcflow_tf.weights.shipped import ABOUT_FILE, DIRECTORY, shipped_model
 
 FILE, KEY = "temperature_0.onnx", "temperature_0"
@@ -34,7 +29,7 @@ MAX_LR_PIXELS = 200_000
 GPU = pathlib.Path("/dev/nvidia0")
 
 
-def light_runtime(name: str | os.PathLike) -> LightRuntime | None:
+def light_runtime(name: str | os.PathLike) -> EngineRuntime | None:
     """The shipped model of this name; None if it is no such, or TensorFlow is to run it: a GPU, or no ONNX Runtime.
 
     Raises:
@@ -44,56 +39,23 @@ def light_runtime(name: str | os.PathLike) -> LightRuntime | None:
     if directory is None or GPU.exists() or importlib.util.find_spec("onnxruntime") is None:
         return None
     facts = json.loads((directory / ABOUT_FILE).read_text(encoding="utf-8")).get(KEY)
-    return LightRuntime(str(name), directory / FILE, facts) if facts else None
+    if not facts:
+        return None
+    decoder = OnnxRuntime(directory / FILE)
+    can = dict.fromkeys(("can_encode", "can_downscale", "has_likelihood"), True)
+    return EngineRuntime(str(name), decoder, Facts.from_json({"scale": decoder.scale, **can, **facts}))
 
 
-def few_pixels(paths: Iterable[os.PathLike], limit: int) -> bool:
-    """Whether these pictures have at most this many pixels together; one that cannot be read has none."""
+def count_pixels(paths: Iterable[os.PathLike], limit: int) -> int:
+    """Pixels of these pictures together, counted until they are more than the limit; one that cannot be read has none."""
     total = 0
     for path in paths:
-        try:
+        with contextlib.suppress(ImageError):
             header = read_header(path)
-        except ImageError:
-            continue
-        total += header.width * header.height
+            total += header.width * header.height
         if total > limit:
-            return False
-    return True
-
-
-class LightRuntime(Runtime):
-    """A shipped model; TensorFlow starts only when more is asked than images at temperature 0 and LR images."""
-
-    has_likelihood = True
-
-    def __init__(self, name: str, path: pathlib.Path, facts: dict[str, Any]):
-        """Args: path, of the decoder; facts, what about.json says of it."""
-        self.name, self._onnx = name, OnnxRuntime(path)
-        self.scale, self.makes_lr, self.can_encode = self._onnx.scale, facts["makes_lr"], True
-        self.latents = tuple(Latent(*latent) for latent in facts["latents"])
-        self.overlap, self.decode_bytes = facts["overlap"], facts["decode_bytes"]
-
-    @functools.cached_property
-    def _keras(self) -> KerasRuntime:
-        return KerasRuntime(self.name)
-
-    def decode(self, lr: np.ndarray, latents: Sequence[np.ndarray]) -> np.ndarray:
-        """See `Runtime.decode`."""
-        if any(np.any(latent) for latent in latents):
-            return self._keras.decode(lr, latents)
-        return self._onnx.decode(lr, [])
-
-    def encode(self, hr: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """See `Runtime.encode`."""
-        return self._keras.encode(hr)
-
-    def downscale(self, hr: np.ndarray) -> np.ndarray:
-        """See `Runtime.downscale`."""
-        return self._onnx.encode(hr)[0] if self._onnx.can_encode else self._keras.downscale(hr)
-
-    def log_prob(self, hr: np.ndarray, lr: np.ndarray) -> np.ndarray:
-        """See `Runtime.log_prob`."""
-        return self._keras.log_prob(hr, lr)
+            break
+    return total
 
 
 def write_light_files(name: str) -> None:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from hcflow_tf.runtimes.exported import HR, LR, decoder_inputs, encoder_path, latent_names, stated_latents
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError
+
+
+@dataclasses.dataclass(frozen=True)
+class OnnxGraph:
+    """A file that an engine has opened.
+
+    Attributes:
+      inputs: shapes by name; of a free side, no number or one below 0.
+      outputs: names.
+      metadata: what the export says of itself.
+      run: from inputs by name to the outputs in order.
+    """
+
+    inputs: Mapping[str, Sequence[int]]
+    outputs: Sequence[str]
+    metadata: Mapping[str, str]
+    run: Callable[[Mapping[str, np.ndarray]], Sequence[np.ndarray]]
 
 
 class OnnxRuntime(Runtime):
@@ -25,11 +42,10 @@ class OnnxRuntime(Runtime):
         """
         path = pathlib.Path(path)
         self.name = str(path)
-        self._decode = _session(path)
-        self._encode = _session(encoder_path(path)) if encoder_path(path).is_file() else None
+        self._decode = self.open_decoder(path)
+        self._encode = self.open_encoder(encoder_path(path)) if encoder_path(path).is_file() else None
         self.can_encode = self.makes_lr = self._encode is not None
-        metadata = self._decode.get_modelmeta().custom_metadata_map
-        inputs = {value.name: value.shape for value in self._decode.get_inputs()}
+        metadata, inputs = self._decode.metadata, self._decode.inputs
         try:
             self.scale, layout = int(metadata["scale"]), metadata["layout"]
             channel = 1 if layout == "nchw" else 3
@@ -39,6 +55,14 @@ class OnnxRuntime(Runtime):
         except (KeyError, ValueError, IndexError) as error:
             raise HCFlowError(f"{path} is not a decoder made by export/export_onnx.py: it lacks {error}") from error
         self._nchw = layout == "nchw"
+
+    def open_decoder(self, path: pathlib.Path) -> OnnxGraph:
+        """Opens the decoder."""
+        return _open(path)
+
+    def open_encoder(self, path: pathlib.Path) -> OnnxGraph:
+        """Opens the encoder."""
+        return _open(path)
 
     def decode(self, lr: np.ndarray, latents: Sequence[np.ndarray]) -> np.ndarray:
         """See `Runtime.decode`."""
@@ -51,23 +75,31 @@ class OnnxRuntime(Runtime):
         outputs = self._run(self._encode, {HR: np.asarray(hr, np.float32)})
         return outputs[LR], [outputs[name] for name in latent_names(len(outputs) - 1)]
 
-    def _run(self, session: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        names = [value.name for value in session.get_outputs()]
+    def _run(self, graph: OnnxGraph, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._nchw:
             inputs = {name: value.transpose(0, 3, 1, 2) for name, value in inputs.items()}
         try:
-            outputs = dict(zip(names, session.run(names, inputs), strict=True))
-        except Exception as error:  # ONNX Runtime's exceptions share no base class
+            outputs = dict(zip(graph.outputs, graph.run(inputs), strict=True))
+        except Exception as error:  # the engines' exceptions share no base class
             raise HCFlowError(f"{self.name} cannot be run: {' '.join(str(error).split())[:200]}") from error
         return {name: value.transpose(0, 2, 3, 1) for name, value in outputs.items()} if self._nchw else outputs
 
 
-def _session(path: pathlib.Path) -> Any:
+def _open(path: pathlib.Path) -> OnnxGraph:
     try:
         import onnxruntime
     except ImportError as error:
         raise HCFlowError(f"{path}: needs ONNX Runtime: pip install onnxruntime") from error
     try:
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions share no base class
-        raise HCFlowError(f"{path} is not a readable .onnx file: {' '.join(str(error).split())[:200]}") from error
+        raise not_readable(path, error) from error
+    inputs = {value.name: value.shape for value in session.get_inputs()}
+    outputs = [value.name for value in session.get_outputs()]
+    metadata = session.get_modelmeta().custom_metadata_map
+    return OnnxGraph(inputs, outputs, metadata, lambda values: session.run(outputs, dict(values)))
+
+
+def not_readable(path: pathlib.Path, error: Exception) -> HCFlowError:
+    """What an engine makes of a damaged file."""
+    return HCFlowError(f"{path} is not a readable .onnx file: {' '.join(str(error).split())[:200]}")

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import pathlib
 
 from hcflow_tf.runtimes.bicubic import BICUBIC, BicubicRuntime
-from hcflow_tf.runtimes.keras import KerasRuntime
-from hcflow_tf.runtimes.light import light_runtime
+from hcflow_tf.runtimes.engines import SUFFIXES, engine_runtime, fastest, open_engine_file
+from hcflow_tf.runtimes.light import GPU, MAX_LR_PIXELS, light_runtime
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.files import expand_user, is_file, is_folder
 from hcflow_tf.weights.store import CONFIG_FILE
 
-_EXPORTED = {
-    ".tflite": ("hcflow_tf.runtimes.tflite", "TFLiteRuntime"),
-    ".onnx": ("hcflow_tf.runtimes.onnx", "OnnxRuntime"),
-}
+MANY_LR_PIXELS = 4_000_000
+"""From here on measuring which engine is the fastest pays."""
 
 
-def open_runtime(model: str | os.PathLike, *, scale: int | None = None, guard: bool = True, light: bool = False) -> Runtime:
+def open_runtime(
+    model: str | os.PathLike,
+    *,
+    scale: int | None = None,
+    guard: bool = True,
+    engine: str = "auto",
+    precision: str = "float32",
+    pixels: int | None = None,
+) -> Runtime:
     """Opens what `--model` names.
 
     Args:
@@ -28,37 +33,57 @@ def open_runtime(model: str | os.PathLike, *, scale: int | None = None, guard: b
         versions, of which the highest is taken), a .tflite or an .onnx file.
       scale: the scale that is wanted; None takes the model's own, 4 for bicubic.
       guard: see `KerasRuntime`; an exported file carries its guard, or none.
-      light: run a shipped model without TensorFlow where that can be (`runtimes.light`): for few pixels at temperature 0.
+      engine: what computes (`runtimes.engines.PRECISIONS`); "auto": an exported file in its own runtime, a model directory in
+        Keras or what else suits the precision and the number of pixels.
+      precision: of decoding: "float32", "bfloat16" or "int8".
+      pixels: LR pixels that are to be decoded at temperature 0, if known: a shipped model does few without TensorFlow
+        (`runtimes.light`), and many are worth a measurement (`runtimes.engines.fastest`).
 
     Raises:
-      HCFlowError: it is none of these, it cannot be read, or its scale is another.
+      UsageError: its scale is another, or there is no such engine or precision for it.
+      HCFlowError: it is none of these, or it cannot be read.
     """
     name, path = str(model), expand_user(model)
     if name == BICUBIC:
+        _check_plain(name, engine, precision)
         return BicubicRuntime(scale or 4)
-    runtime = (light_runtime(name) if light else None) or _open(name, path, guard)
+    runtime = _open(name, path, guard, engine, precision, pixels)
     if scale not in (None, runtime.scale):
         raise UsageError(f"--scale {scale} does not fit {name}, which is a model for x{runtime.scale}")
     return runtime
 
 
-def _open(name: str, path: pathlib.Path, guard: bool) -> Runtime:
-    if path.suffix in _EXPORTED:
+def _open(name: str, path: pathlib.Path, guard: bool, engine: str, precision: str, pixels: int | None) -> Runtime:
+    if path.suffix in SUFFIXES.values():
         if not is_file(path):
             raise HCFlowError(f"no model at {name}: there is no such file")
-        return _load(*_EXPORTED[path.suffix], path)
+        return open_engine_file(path, engine, precision)
     if saved_model := _find_saved_model(path):
-        return _load("hcflow_tf.runtimes.saved_model", "SavedModelRuntime", saved_model)
+        from hcflow_tf.runtimes.saved_model import SavedModelRuntime
+
+        _check_plain(name, engine, precision)
+        return SavedModelRuntime(saved_model)
     if is_file(path):
         hint = "run `hcflow convert` on it first" if path.suffix == ".pth" else "a model directory holds config.yaml and weights"
         raise HCFlowError(f"{name} is not a model directory, a SavedModel directory, a .tflite or an .onnx file: {hint}")
-    return KerasRuntime(name, guard=guard)
+    if engine == "auto" and precision == "float32" and pixels is not None:
+        if pixels <= MAX_LR_PIXELS and (light := light_runtime(name)):
+            return light
+        if pixels >= MANY_LR_PIXELS and not GPU.exists():
+            engine = fastest(name, guard=guard)
+    return engine_runtime(name, engine, precision, guard=guard)
+
+
+def _check_plain(name: str, engine: str, precision: str) -> None:
+    for option, value, only in (("--runtime", engine, "auto"), ("--precision", precision, "float32")):
+        if value != only:
+            raise UsageError(f"{option} {value}: is for model directories, .onnx and .tflite files, {name} has only {only}")
 
 
 def is_model_directory(model: str | os.PathLike) -> bool:
     """Whether `--model` names weights of our own (or nothing at all), not the baseline or an exported file."""
     path = expand_user(model)
-    return str(model) != BICUBIC and not is_file(path) and path.suffix not in _EXPORTED and not _find_saved_model(path)
+    return str(model) != BICUBIC and not is_file(path) and path.suffix not in SUFFIXES.values() and not _find_saved_model(path)
 
 
 def _find_saved_model(directory: pathlib.Path) -> pathlib.Path | None:
@@ -76,7 +101,3 @@ def _find_saved_model(directory: pathlib.Path) -> pathlib.Path | None:
         if is_file(candidate / "saved_model.pb"):
             return candidate
     return None
-
-
-def _load(module: str, name: str, path: pathlib.Path) -> Runtime:
-    return getattr(importlib.import_module(module), name)(path)

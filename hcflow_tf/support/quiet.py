@@ -13,7 +13,7 @@ def start_tensorflow() -> None:
     """Imports TensorFlow and lets it look for devices; what it logs on the way shows only if that fails."""
     if "tensorflow" in sys.modules:
         return
-    with _held_back_stderr():
+    with held_back_stderr():
         import tensorflow as tf
         import tensorflow_probability  # noqa: F401
 
@@ -21,7 +21,7 @@ def start_tensorflow() -> None:
 
 
 @contextlib.contextmanager
-def _held_back_stderr() -> Iterator[None]:
+def held_back_stderr(*, show_on_failure: bool = True) -> Iterator[None]:
     """What is written to the process's stderr, by C++ code too, is dropped, or shown if the block fails."""
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -30,8 +30,9 @@ def _held_back_stderr() -> Iterator[None]:
         try:
             yield
         except BaseException:
-            held_back.seek(0)
-            os.write(stderr, held_back.read())
+            if show_on_failure:
+                held_back.seek(0)
+                os.write(stderr, held_back.read())
             raise
         finally:
             os.dup2(stderr, 2)

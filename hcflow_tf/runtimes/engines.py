@@ -1,0 +1,248 @@
+"""Model directories in engines that others wrote: ONNX Runtime, OpenVINO, LiteRT.
+
+An engine reads a file. It is exported once per model, checked against the weights as every export is, and kept in a cache
+under a name that no other model, guard or version of this program shares; from then on the engine starts without TensorFlow.
+What a file has no place for (likelihood, the latents of an HR image) the weights compute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hcflow_tf import __version__
+from hcflow_tf.runtimes.keras import KerasRuntime
+from hcflow_tf.runtimes.runtime import Runtime
+from hcflow_tf.support.errors import HCFlowError, UsageError, complain
+from hcflow_tf.support.files import write_atomically
+from hcflow_tf.support.latents import Latent, latent_shapes
+from hcflow_tf.support.quiet import held_back_stderr, start_tensorflow
+from hcflow_tf.weights.store import CONFIG_FILE, GUARD_FILE, WEIGHTS_FILE, find_model
+
+CACHE = pathlib.Path("~/.cache/hcflow_tf/engines")
+FACTS_FILE = "facts.json"
+"""Written last: with it, the files of an engine are complete."""
+FASTEST_FILE = "fastest.json"
+MEASURED_SIDE, MEASURED_ROUNDS = 96, 5
+
+PRECISIONS = {"keras": ("float32",), "onnx": ("float32",), "openvino": ("float32", "bfloat16"), "litert": ("float32", "int8")}
+"""What each engine computes in, in which float32 is exact to 1e-4 of the largest value."""
+SUFFIXES = {"onnx": ".onnx", "openvino": ".onnx", "litert": ".tflite"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What `Runtime` says of a model; see there."""
+
+    scale: int
+    makes_lr: bool
+    latents: tuple[Latent, ...]
+    can_encode: bool
+    can_downscale: bool
+    has_likelihood: bool
+    overlap: int
+    decode_bytes: int
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> Facts:
+        """Those of a runtime."""
+        return cls(**{field.name: getattr(runtime, field.name) for field in dataclasses.fields(cls)})
+
+    @classmethod
+    def from_json(cls, facts: dict[str, Any]) -> Facts:
+        """Of a file."""
+        return cls(**facts | {"latents": tuple(Latent(*latent) for latent in facts["latents"])})
+
+
+class EngineRuntime(Runtime):
+    """A model directory whose decoder, and LR images where the model makes them, an engine computes, and the rest Keras."""
+
+    def __init__(self, name: str, decoder: Runtime, facts: Facts, *, guard: bool = True):
+        """Args: name, of the model; decoder, the engine's, which may take no latents; facts, of the model; guard, as Keras'."""
+        self.name, self._decoder, self._guard = name, decoder, guard
+        self.scale, self.makes_lr, self.latents, self.can_encode = facts.scale, facts.makes_lr, facts.latents, facts.can_encode
+        self._can_downscale, self.has_likelihood = facts.can_downscale, facts.has_likelihood
+        self.overlap, self.decode_bytes = facts.overlap, facts.decode_bytes
+        self.fixed_lr_size = decoder.fixed_lr_size
+
+    @functools.cached_property
+    def _keras(self) -> KerasRuntime:
+        return KerasRuntime(self.name, guard=self._guard)
+
+    @property
+    def can_downscale(self) -> bool:
+        """See `Runtime.can_downscale`."""
+        return self._can_downscale
+
+    def decode(self, lr: np.ndarray, latents: Sequence[np.ndarray]) -> np.ndarray:
+        """See `Runtime.decode`."""
+        if not self._decoder.latents:
+            return self._keras.decode(lr, latents) if any(map(np.any, latents)) else self._decoder.decode(lr, [])
+        return self._decoder.decode(lr, latents)
+
+    def encode(self, hr: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """See `Runtime.encode`."""
+        return self._keras.encode(hr)
+
+    def downscale(self, hr: np.ndarray) -> np.ndarray:
+        """See `Runtime.downscale`."""
+        return self._decoder.downscale(hr) if self._decoder.can_downscale else self._keras.downscale(hr)
+
+    def log_prob(self, hr: np.ndarray, lr: np.ndarray) -> np.ndarray:
+        """See `Runtime.log_prob`."""
+        return self._keras.log_prob(hr, lr)
+
+
+def open_engine_file(path: pathlib.Path, engine: str, precision: str) -> Runtime:
+    """An exported file in an engine that reads it, and by default the one that it is made for.
+
+    Raises:
+      UsageError: the engine does not read such a file, or does not compute in this precision.
+      HCFlowError: it cannot be opened.
+    """
+    fitting = [name for name, suffix in SUFFIXES.items() if suffix == path.suffix]
+    if engine == "auto":
+        engine = next((name for name in fitting if precision in PRECISIONS[name]), fitting[0])
+    if engine not in fitting:
+        raise UsageError(f"--runtime {engine} does not read {path}: a {path.suffix} file is run by {' or '.join(fitting)}")
+    if engine == "litert" and precision != "float32":
+        raise UsageError(f"--precision {precision}: {path} has the precision that it was exported with")
+    _check_precision(engine, precision)
+    return _open(path, engine, precision)
+
+
+def engine_runtime(name: str | os.PathLike, engine: str, precision: str, *, guard: bool = True) -> Runtime:
+    """A model directory or shipped model in an engine.
+
+    Args:
+      name: of the model.
+      engine: of `PRECISIONS`, or "auto": the one for the precision; in float32, Keras.
+      precision: of decoding.
+      guard: see `KerasRuntime`.
+
+    Raises:
+      UsageError: the engine does not compute in this precision.
+      HCFlowError: no such model, or the engine is not installed.
+    """
+    if engine == "auto":
+        engine = next(each for each, precisions in PRECISIONS.items() if precision in precisions)
+    _check_precision(engine, precision)
+    if engine == "keras":
+        return KerasRuntime(name, guard=guard)
+    path, facts = _files(str(name), engine, precision, guard)
+    return EngineRuntime(str(name), _open(path, engine, precision), facts, guard=guard)
+
+
+def _check_precision(engine: str, precision: str) -> None:
+    if precision not in PRECISIONS[engine]:
+        able = " or ".join(f"--runtime {each}" for each, precisions in PRECISIONS.items() if precision in precisions)
+        raise UsageError(f"--precision {precision}: {engine} computes in {' or '.join(PRECISIONS[engine])}; take {able}")
+
+
+def _open(path: pathlib.Path, engine: str, precision: str) -> Runtime:
+    if engine == "litert":
+        from hcflow_tf.runtimes.tflite import TFLiteRuntime
+
+        return TFLiteRuntime(path)
+    if engine == "openvino":
+        from hcflow_tf.runtimes.openvino import OpenVINORuntime
+
+        return OpenVINORuntime(path, "bfloat16" if precision == "bfloat16" else "float32")
+    from hcflow_tf.runtimes.onnx import OnnxRuntime
+
+    return OnnxRuntime(path)
+
+
+def _files(name: str, engine: str, precision: str, guard: bool) -> tuple[pathlib.Path, Facts]:
+    """The decoder's file in the cache, exported if it is not there, and what the model is."""
+    suffix = SUFFIXES[engine]
+    kind = "int8" if precision == "int8" else "float32"
+    folder = CACHE.expanduser() / _key(find_model(name), guard) / f"{kind}{suffix}"
+    path = folder / f"decoder{suffix}"
+    try:
+        return path, Facts.from_json(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    complain("hcflow: note", f"{name}: exporting it once for --runtime {engine}, to {folder}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HCFlowError(f"{folder}: {error.strerror}") from error
+    start_tensorflow()
+    with held_back_stderr(), contextlib.redirect_stdout(sys.stderr):
+        _export(name, path, kind, guard)
+    facts = Facts.of(KerasRuntime(name, guard=guard))
+    write_atomically(folder / FACTS_FILE, (json.dumps(dataclasses.asdict(facts)) + "\n").encode())
+    return path, facts
+
+
+def _key(directory: pathlib.Path, guard: bool) -> str:
+    """Of everything that the files are made of."""
+    digest = hashlib.sha256(f"{__version__} guard {guard}".encode())
+    for file in (CONFIG_FILE, WEIGHTS_FILE, GUARD_FILE):
+        path = directory / file
+        digest.update(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"none")
+    return digest.hexdigest()[:32]
+
+
+def _export(name: str, path: pathlib.Path, precision: str, guard: bool) -> None:
+    options = ["--model", name, "--output", str(path), "--overwrite", "--precision", precision]
+    if path.suffix == ".onnx":
+        from hcflow_tf.runtimes import onnx_export as writer
+    else:
+        from hcflow_tf.runtimes import tflite_export as writer  # type: ignore[no-redef]
+
+        options.append("--dynamic")
+    parser = argparse.ArgumentParser()
+    writer.add_arguments(parser)
+    writer.run(parser.parse_args(options if guard else [*options, "--no-guard"]))
+
+
+def fastest(name: str | os.PathLike, *, guard: bool = True) -> str:
+    """The engine that decodes this model fastest on this machine in float32: Keras, or OpenVINO where it is installed.
+
+    Measured once, in turn, at temperature 0, and kept beside the engine's files.
+
+    Raises:
+      HCFlowError: no such model.
+    """
+    if importlib.util.find_spec("openvino") is None:
+        return "keras"
+    record = CACHE.expanduser() / _key(find_model(name), guard) / FASTEST_FILE
+    try:
+        seconds = {str(engine): float(value) for engine, value in json.loads(record.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        seconds = _measure({engine: engine_runtime(name, engine, "float32", guard=guard) for engine in ("openvino", "keras")})
+        write_atomically(record, (json.dumps(seconds) + "\n").encode())
+    best = min(seconds, key=lambda engine: seconds[engine])
+    times = ", ".join(f"{engine} {1e6 * value / MEASURED_SIDE**2:.0f}" for engine, value in seconds.items())
+    complain("hcflow: note", f"{name} runs with --runtime {best}, measured here in microseconds per LR pixel: {times}")
+    return best
+
+
+def _measure(runtimes: dict[str, Runtime]) -> dict[str, float]:
+    """Median seconds of decoding a noise image, all runtimes in turn."""
+    lr = np.random.default_rng(0).random((1, MEASURED_SIDE, MEASURED_SIDE, 3), np.float32)
+    seconds: dict[str, list[float]] = {engine: [] for engine in runtimes}
+    for number in range(MEASURED_ROUNDS + 1):
+        for engine, runtime in runtimes.items():
+            shapes = latent_shapes(MEASURED_SIDE, MEASURED_SIDE, runtime.scale, runtime.latents)
+            start = time.perf_counter()
+            runtime.decode(lr, [np.zeros([1, *shape], np.float32) for shape in shapes])
+            if number:  # the first builds the graphs
+                seconds[engine].append(time.perf_counter() - start)
+    return {engine: statistics.median(times) for engine, times in seconds.items()}
