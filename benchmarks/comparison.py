@@ -26,7 +26,14 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # so that a checkout works without being installed
 
+from hcflow_tf.data.pairs import Pair, load_pair
+from hcflow_tf.data.samples import held_out_photographs
+from hcflow_tf.images.images import read_image, write_image
+from hcflow_tf.inference.evaluation import Evaluation
+from hcflow_tf.inference.panels import centre, picture
+from hcflow_tf.inference.scaling import Scaler
 from hcflow_tf.metrics.table import format_table
+from hcflow_tf.runtimes.open import open_runtime
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SETS = ("Set5", "Set14", "BSD100")
@@ -154,12 +161,8 @@ def measure(name: str, model: str, args: argparse.Namespace, *, draws: bool, own
         if args.images:
             folders = [_first(folder, args) for folder in folders]
         options = ["--temperature", "0", "0.8", "--samples", "5"] if draws else ["--temperature", "0"]
-        saved = ["--save-images", args.runs / "pictures" / name] if images == "Set14" else []
-        hr, lr = folders
-        _hcflow(
-            *("evaluate", "--model", model, "--hr", hr, "--lr", lr, *options, "--metrics", *METRICS),
-            *(*saved, "--output", report, "--overwrite"),
-        )
+        data = ("--hr", folders[0], "--lr", folders[1])
+        _hcflow("evaluate", "--model", model, *data, *options, "--metrics", *METRICS, "--output", report, "--overwrite")
 
 
 def _first(folder: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
@@ -182,20 +185,54 @@ def _hcflow(*arguments: object) -> None:
 
 
 def write(rows: list[Row], args: argparse.Namespace) -> None:
-    """Writes the document of all rows that have reports."""
+    """Writes the document of all rows that have reports, and its pictures and figures beside it."""
     found = [row for row in rows if (args.runs / "reports" / f"{row.name}-{args.sets[0]}.json").exists()]
-    parts = [INTRODUCTION.format(minutes=args.minutes, names=", ".join(row.name for row in found)), _costs(found, args)]
+    parts, figures = [INTRODUCTION.format(minutes=args.minutes, names=", ".join(row.name for row in found))], {}
+    parts.append(_costs(found, args))
     for title, chosen in (
-        ("Super-resolution", ["bicubic", *(row.name for row in found if not row.own_lr)]),
-        ("Rescaling", ["bicubic", *(row.name for row in found if row.own_lr)]),
+        ("Super-resolution", [row for row in found if not row.own_lr]),
+        ("Rescaling", [row for row in found if row.own_lr]),
     ):
         for images in args.sets:
-            reports = [args.runs / "reports" / f"{name}-{images}.json" for name in chosen]
+            reports = [_named(name, images, args) for name in ("bicubic", *(row.name for row in chosen))]
             table = args.runs / f"{title}-{images}.md"
             _hcflow("report", *reports, "-o", table, "--overwrite")
             parts.append(f"## {title}, {images}\n{table.read_text()}")
+            figures |= {report.stem: json.loads(report.read_text())["mean"]["temperature"] for report in reports}
+        if chosen:
+            path = args.output.with_name(f"{args.output.stem}-{title.lower()}.jpg")
+            write_image(path, _picture(chosen, args), quality=92)
+            parts.append(f"![{title}: parts of photographs that no row was trained on]({path.name})\n")
     args.output.write_text("\n".join(parts))
+    args.output.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
     print(f"table: {args.output}")
+
+
+def _named(name: str, images: str, args: argparse.Namespace) -> pathlib.Path:
+    """A copy of a report that calls the model by its row's name, not by its folder."""
+    report = args.runs / "reports" / f"{name}-{images}.json"
+    copy = args.runs / "named" / report.name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_text(json.dumps(json.loads(report.read_text()) | {"model": name}))
+    return copy
+
+
+def _picture(rows: list[Row], args: argparse.Namespace) -> np.ndarray:
+    """All rows' images of scikit-image's photographs, at the temperatures of the tables."""
+    scalers = {row.name: Scaler(open_runtime(model_of(row, args))) for row in rows}
+    panels = []
+    for path in held_out_photographs():
+        hr, lr = load_pair(Pair(path), 4)
+        (bicubic,), figures = Evaluation(Scaler(open_runtime("bicubic")), hr, lr).sample(0.0, 1)
+        shown = [(f"bicubic, {figures['psnr_y']:.2f} dB", centre(bicubic))]
+        for row in rows:
+            evaluation = Evaluation(scalers[row.name], hr, lr, likelihood=False)
+            for temperature in (0.0, 0.8) if row.draws else (0.0,):
+                (image,), figures = evaluation.sample(temperature, 1)
+                name = f"{row.name} {temperature:g}" if row.draws else row.name
+                shown.append((f"{name}, {figures['psnr_y']:.2f} dB", centre(image)))
+        panels.append([*shown, (f"original, {path.stem}", centre(hr))])
+    return picture(panels)
 
 
 INTRODUCTION = """# Rival systems at equal expense
@@ -232,12 +269,9 @@ def _costs(rows: list[Row], args: argparse.Namespace) -> str:
 
 
 def _seconds_per_megapixel(rows: list[Row], args: argparse.Namespace, rounds: int = 7) -> dict[str, list[float]]:
-    """Of decoding LR images of 128 x 128 at temperature 0, all systems in turn."""
-    from hcflow_tf.inference.scaling import Scaler
-    from hcflow_tf.runtimes.open import open_runtime
-
+    """Of decoding a photograph of 128 x 128 at temperature 0, all systems in turn."""
     scalers = {row.name: Scaler(open_runtime(model_of(row, args))) for row in rows}
-    lr = np.random.default_rng(0).random((128, 128, 3), np.float32)
+    lr = read_image(held_out_photographs()[0]).rgb_uint8[100:228, 100:228] / np.float32(255)
     seconds: dict[str, list[float]] = {name: [] for name in scalers}
     for number in range(rounds + 1):
         for name, scaler in scalers.items():

@@ -1,8 +1,9 @@
 """Decoding speed, memory, size and quality of runtimes and precisions, each beside the Keras model in the same run.
 
-    python benchmarks/decode.py --model DIR [FILE ...] [--lr-size 64x64] [--rounds 5]
+    python benchmarks/decode.py --model DIR [FILE | ENGINE:PRECISION ...] [--lr-size 64x64] [--rounds 5]
 
-FILE are exports of the model: SavedModel directories, .tflite, .onnx. Every contestant lives in its own process (so that
+FILE are exports of the model: SavedModel directories, .tflite, .onnx; openvino:bfloat16 and the like are what --runtime and
+--precision mean. Times are processor time, threads together. Every contestant lives in its own process (so that
 its peak memory is its own) and decodes the same photograph, one after the other, round by round (so that what slows the
 machine slows all of them). Ratios are medians of the rounds' ratios to the Keras model.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import pathlib
+import re
 import resource
 import statistics
 import sys
@@ -27,13 +29,14 @@ from hcflow_tf.support.latents import latent_shapes
 from hcflow_tf.weights.store import find_model
 
 KERAS, FOLDED = "keras model", "folded"
+_ENGINE = re.compile("(keras|onnx|openvino|litert):(float32|bfloat16|int8)")
 
 
 def main() -> None:
     """Runs the benchmark and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="model directory or name")
-    parser.add_argument("file", nargs="*", help="exports of it")
+    parser.add_argument("file", nargs="*", help="exports of it, or ENGINE:PRECISION")
     parser.add_argument("--lr-size", default="64x64", metavar="HxW", help="LR pixels (default 64x64)")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
@@ -62,18 +65,18 @@ def _ask(pipe: Connection, what: str) -> float | dict[str, float]:
 
 def _work(pipe: Connection, model: str, name: str, size: tuple[int, int]) -> None:
     """Answers "decode" with the seconds of one decoding, "facts" with peak memory, file size and Y-PSNR, until "stop"."""
-    runtime = _KerasModel(model) if name == KERAS else _open(model if name == FOLDED else name)
+    runtime = _KerasModel(model) if name == KERAS else _open(model, name)
     hr, lr = _photograph(runtime.scale, size)
     latents = [np.zeros([1, *shape], np.float32) for shape in latent_shapes(*size, runtime.scale, runtime.latents)]
     image = runtime.decode(lr, latents)
     pipe.send("ready")
     while (request := pipe.recv()) != "stop":
         if request == "decode":
-            start = time.perf_counter()
+            start = time.process_time()
             runtime.decode(lr, latents)
-            pipe.send(time.perf_counter() - start)
+            pipe.send(time.process_time() - start)
         else:
-            path = pathlib.Path(model if name in (KERAS, FOLDED) else name)
+            path = pathlib.Path(model if name in (KERAS, FOLDED) or _ENGINE.fullmatch(name) else name)
             pipe.send({"memory": _peak_memory(), "size": _size(path), "psnr": _y_psnr(image, hr)})
 
 
@@ -90,10 +93,12 @@ class _KerasModel:
         return self._model.decode(lr, latents).numpy()
 
 
-def _open(model: str) -> object:
+def _open(model: str, name: str) -> object:
     from hcflow_tf.runtimes.open import open_runtime
 
-    return open_runtime(model)
+    if match := _ENGINE.fullmatch(name):
+        return open_runtime(model, engine=match[1], precision=match[2])
+    return open_runtime(model if name == FOLDED else name)
 
 
 def _photograph(scale: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

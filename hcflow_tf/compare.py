@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from hcflow_tf.inference.evaluation import Evaluation
 
 PICTURE_ROWS = 3
-CROP = 224
-"""Side of the shown part of each image, HR pixels."""
 TEMPERATURE, SAMPLES = 0.8, 5
 """Of the samples that a super-resolution model is shown with."""
 
@@ -45,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
     from hcflow_tf.data.pairs import Pair, find_images
     from hcflow_tf.data.samples import held_out_photographs
     from hcflow_tf.images.images import check_writable, write_image
+    from hcflow_tf.inference.panels import picture
     from hcflow_tf.support.files import check_targets, write_atomically
     from hcflow_tf.weights.store import model_files
 
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     check_targets([output, table], inputs=[*paths, *model_files(args.model)], overwrite=args.overwrite)
     rows, panels = _measure(args.model, [Pair(path) for path in paths])
     print(_table(rows))
-    write_image(output, _picture(panels))
+    write_image(output, picture(panels))
     write_atomically(table, (json.dumps(rows, indent=1) + "\n").encode())
     print(f"picture: {output}")
 
@@ -67,6 +66,7 @@ def _measure(model: str, pairs: list) -> tuple[dict[str, dict[str, float]], list
     from hcflow_tf.data.pairs import load_pair
     from hcflow_tf.inference.evaluation import Evaluation
     from hcflow_tf.inference.measurement import check_measurable, mean_metrics
+    from hcflow_tf.inference.panels import centre
     from hcflow_tf.inference.scaling import Scaler
     from hcflow_tf.runtimes.bicubic import BicubicRuntime
     from hcflow_tf.runtimes.open import open_runtime
@@ -93,11 +93,11 @@ def _measure(model: str, pairs: list) -> tuple[dict[str, dict[str, float]], list
             enlarged = np.kron(evaluation.given_lr, np.ones((scaler.scale, scaler.scale, 1), np.uint8))
             panels.append(
                 [
-                    (f"LR, {lr.shape[1]} x {lr.shape[0]}", _centre(enlarged)),
-                    (f"bicubic, {before['psnr_y']:.2f} dB", _centre(baseline)),
-                    (f"model, {after['psnr_y']:.2f} dB", _centre(restored)),
+                    (f"LR, {lr.shape[1]} x {lr.shape[0]}", centre(enlarged)),
+                    (f"bicubic, {before['psnr_y']:.2f} dB", centre(baseline)),
+                    (f"model, {after['psnr_y']:.2f} dB", centre(restored)),
                     *(_sample_panels(evaluation) if draws else ()),
-                    (f"original, {pair.hr.stem}", _centre(hr)),
+                    (f"original, {pair.hr.stem}", centre(hr)),
                 ]
             )
     rows["mean"] = mean_metrics(list(rows.values()))
@@ -109,13 +109,14 @@ def _sample_panels(evaluation: Evaluation) -> list[tuple[str, np.ndarray]]:
     import numpy as np
 
     from hcflow_tf.inference.heat_map import Spread, heat_map
+    from hcflow_tf.inference.panels import centre
 
     samples, figures = evaluation.sample(TEMPERATURE, SAMPLES)
     spread = Spread()
     for image in samples:
         spread.add(image.astype(np.float32) / 255)
-    deviation = _centre(spread.deviation())
-    shown = [(f"sample {number}, tau {TEMPERATURE}", _centre(samples[number - 1])) for number in (1, 2)]
+    deviation = centre(spread.deviation())
+    shown = [(f"sample {number}, tau {TEMPERATURE}", centre(samples[number - 1])) for number in (1, 2)]
     heat = heat_map(deviation, float(np.percentile(deviation, 99.9)))
     return [*shown, (f"spread, mean {figures['diversity']:.1f} of 255", heat)]
 
@@ -129,28 +130,6 @@ def _table(rows: dict[str, dict[str, float]]) -> str:
         header,
         [[name, *(text.format(value) for text, value in zip(formats, row.values(), strict=True))] for name, row in rows.items()],
     )
-
-
-def _centre(image: np.ndarray) -> np.ndarray:
-    top, left = (max(0, (side - CROP) // 2) for side in image.shape[:2])
-    return image[top : top + CROP, left : left + CROP]
-
-
-def _picture(panels: list[list[tuple[str, np.ndarray]]]) -> np.ndarray:
-    """One row per image, the panels side by side, a label under each."""
-    import numpy as np
-    from PIL import Image, ImageDraw, ImageFont
-
-    margin, label_height = 6, 22
-    cell = (CROP + margin, CROP + label_height + margin)
-    canvas = Image.new("RGB", (cell[0] * len(panels[0]) + margin, cell[1] * len(panels) + margin), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(15)
-    for row, images in enumerate(panels):
-        for column, (label, image) in enumerate(images):
-            corner = (margin + column * cell[0], margin + row * cell[1])
-            canvas.paste(Image.fromarray(image), corner)
-            draw.text((corner[0] + 2, corner[1] + CROP + 2), label, fill="black", font=font)
-    return np.asarray(canvas)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ from PIL import Image
 from tiny import photograph, tiny_config, tiny_model
 
 import hcflow_tf
-from hcflow_tf.compare import CROP
 from hcflow_tf.data.samples import held_out_photographs
 from hcflow_tf.images.images import read_image, write_image
+from hcflow_tf.inference.panels import CROP
 from hcflow_tf.support import cli
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.weights import shipped
