@@ -89,12 +89,20 @@ def to_float(image):
 @pytest.mark.parametrize("length", [1, 16, 17, 31, 50, 199])
 @pytest.mark.parametrize(("tile", "overlap"), [(16, 0), (16, 4), (24, 6), (200, 8)])
 def test_weights_of_the_tiles_sum_to_one(length, tile, overlap):
-    total, plan = np.zeros(length * 3), spans(length, min(tile, length), overlap)
-    for span in plan:
-        assert span.stop - span.start == min(tile, length)
-        assert all(shared in (0, *range(2 * min(overlap, tile // 4), tile)) for shared in (span.head, span.tail))
-        total[span.start * 3 : span.stop * 3] += span.weights(3)
-    np.testing.assert_allclose(total, 1, atol=1e-6)
+    for exact in (False, True):
+        total, plan = np.zeros(length * 3), spans(length, min(tile, length), overlap, exact=exact)
+        (size,) = {span.stop - span.start for span in plan}
+        assert size == min(tile, length) if exact else size <= min(tile, length)
+        for span in plan:
+            assert all(shared in (0, *range(2 * min(overlap, tile // 4), tile)) for shared in (span.head, span.tail))
+            total[span.start * 3 : span.stop * 3] += span.weights(3)
+        np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
+def test_tiles_are_no_larger_than_their_number_needs():
+    plan = spans(1000, 256, 18)
+    assert len(plan) == len(spans(1000, 256, 18, exact=True)) == 5
+    assert [span.head for span in plan][1:] == [36, 36, 37, 36]
 
 
 @pytest.mark.parametrize("size", [(40, 57), (16, 16), (1, 90), (33, 17)])
@@ -111,7 +119,7 @@ def test_tiles_of_a_model_agree_with_the_whole(runtime):
     """The overlap is less than the receptive field: agreement to half a grey level, see docs/usage.md."""
     lr = to_float(photograph(61, 84))
     whole = Scaler(runtime, 0).upscale(lr, 0.8, seed=3)
-    tiled = Scaler(runtime, 40).upscale(lr, 0.8, seed=3)
+    tiled = Scaler(runtime, 56).upscale(lr, 0.8, seed=3)
     assert 0 < np.abs(tiled - whole).max() < 0.5 / 255
 
 
@@ -127,11 +135,11 @@ def test_fixed_size_runtime_gets_its_size_only():
 
 
 def test_running_out_of_memory_halves_the_tiles(capsys, monkeypatch):
-    monkeypatch.setattr(scaling, "available_memory", lambda: 2**40)
+    monkeypatch.setattr(scaling, "modest_tile", lambda *sizes: 1024)
     lr, runtime = to_float(photograph(70, 90)), BoxRuntime(memory_for=50)
     scaler = Scaler(runtime)
     np.testing.assert_allclose(scaler.upscale(lr, 0.8, 1), Scaler(BoxRuntime(), 0).upscale(lr, 0.8, 1), atol=1e-6)
-    assert runtime.sizes[:2] == [(70, 90), (45, 45)]
+    assert runtime.sizes[:2] == [(70, 90), (39, 36)]
     assert "tiles of 45 LR pixels" in capsys.readouterr().err
     with pytest.raises(HCFlowError, match="out of memory for a tile of 60 x 60 LR pixels; try --tile 30"):
         Scaler(runtime, 60).upscale(lr)
@@ -143,7 +151,7 @@ def test_running_out_of_memory_halves_the_tiles(capsys, monkeypatch):
 
 def test_log_prob_counts_each_tile_once_when_memory_runs_out(monkeypatch, capsys):
     """Memory runs out once, after a tile was counted; the likelihood of the box model is the number of its pixels."""
-    monkeypatch.setattr(scaling, "largest_tile", lambda *sizes: 48)
+    monkeypatch.setattr(scaling, "modest_tile", lambda *sizes: 48)
     runtime, calls = BoxRuntime(), []
 
     def log_prob(hr, lr):
@@ -166,11 +174,14 @@ def test_out_of_memory_is_recognised():
 def test_tile_side_follows_memory(monkeypatch):
     assert memory.largest_tile(10_000, 2 * 10_000 * 400**2) == 384
     assert memory.largest_tile(10_000, 0) == memory.SIDES[0]
+    assert memory.modest_tile(10_000, 2**40, overlap=16) == 256  # of a small network, a gigabyte at most
+    assert memory.modest_tile(10_000, 2 * 10_000 * 100**2, overlap=16) == 96
+    assert memory.modest_tile(100_000, 2**36, overlap=32) == 512  # of a large one, as memory allows
     assert 0 < memory.available_memory() < 2**50
     monkeypatch.setattr(scaling, "available_memory", lambda: 2 * BoxRuntime.decode_bytes * 65**2)
     runtime = BoxRuntime()
     Scaler(runtime).upscale(to_float(photograph(70, 90)))
-    assert set(runtime.sizes) == {(64, 64)}
+    assert set(runtime.sizes) == {(39, 49)}  # two by two, of at most 64
 
 
 def test_log_prob_of_tiles_covers_every_pixel_once():

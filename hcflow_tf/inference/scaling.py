@@ -11,7 +11,7 @@ from typing import TypeVar
 import numpy as np
 
 from hcflow_tf.images.formats import ImageError
-from hcflow_tf.inference.memory import available_memory, largest_tile
+from hcflow_tf.inference.memory import available_memory, largest_tile, modest_tile
 from hcflow_tf.inference.tiles import Tile, tiles
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.devices import gpu_memory
@@ -177,8 +177,9 @@ class Scaler:
         """
         while True:
             size = self._tile_size(*lr_size)
+            exact = self.runtime.fixed_lr_size is not None
             try:
-                return attempt(tiles(*lr_size, size, self.runtime.overlap, self.runtime.lr_multiple))
+                return attempt(tiles(*lr_size, size, self.runtime.overlap, self.runtime.lr_multiple, exact=exact))
             except Exception as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -194,7 +195,9 @@ class Scaler:
         if self._limit:
             return self._limit
         memory = gpu_memory() if self.runtime.on_gpu else None
-        return largest_tile(self.runtime.decode_bytes, available_memory() if memory is None else memory)
+        if memory is not None:
+            return largest_tile(self.runtime.decode_bytes, memory)
+        return modest_tile(self.runtime.decode_bytes, available_memory(), self.runtime.overlap)
 
     def _shrink(self, size: tuple[int, int], error: Exception) -> None:
         half = max(size) // 2

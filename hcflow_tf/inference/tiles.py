@@ -49,23 +49,26 @@ def _ramp(length: int, blend: int) -> np.ndarray:
     return np.clip((position - length / 2) / max(blend, 1) + 0.5, 0, 1)
 
 
-def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]:
-    """Tiles of equal size that cover `length` pixels, evenly spread, neighbours sharing at least 2 * overlap pixels.
+def spans(length: int, tile: int, overlap: int, multiple: int = 1, *, exact: bool = False) -> list[Span]:
+    """As few tiles of equal size as cover `length` pixels, evenly spread, neighbours sharing at least 2 * overlap pixels.
 
     Args:
       length: pixels of the image along this axis; divisible by `multiple`.
-      tile: pixels of a tile; one covers everything if it is not shorter than the image.
+      tile: most pixels of a tile; one covers everything if it is not shorter than the image.
       overlap: pixels by which a tile reaches into each neighbour's part, the outer half of them unused; at most a
         quarter of a tile is taken.
       multiple: where tiles start and end is divisible by this.
+      exact: no tile is smaller than `tile` either, though more than is needed is computed twice.
     """
     if multiple > 1:
-        units = spans(length // multiple, tile // multiple, math.ceil(overlap / multiple))
+        units = spans(length // multiple, tile // multiple, math.ceil(overlap / multiple), exact=exact)
         return [Span(*(multiple * pixels for pixels in dataclasses.astuple(span))) for span in units]
     overlap = min(overlap, tile // 4)
     if tile >= length:
         return [Span(0, tile, 0, 0, overlap)]
     count = math.ceil((length - 2 * overlap) / (tile - 2 * overlap))
+    if not exact:
+        tile = math.ceil((length + (count - 1) * 2 * overlap) / count)
     starts = [round(index * (length - tile) / (count - 1)) for index in range(count)]
     shared = [0, *(before + tile - after for before, after in itertools.pairwise(starts)), 0]
     return [Span(start, start + tile, shared[index], shared[index + 1], overlap) for index, start in enumerate(starts)]
@@ -96,15 +99,17 @@ class Tile:
         place += (result * weights)[: place.shape[0], : place.shape[1]]
 
 
-def tiles(height: int, width: int, tile: tuple[int, int], overlap: int, multiple: int = 1) -> Iterator[Tile]:
+def tiles(
+    height: int, width: int, tile: tuple[int, int], overlap: int, multiple: int = 1, *, exact: bool = False
+) -> Iterator[Tile]:
     """The tiles of an LR image, row by row.
 
     Args:
       height: of the LR image.
       width: of the LR image.
-      tile: height and width of each, in LR pixels.
-      overlap, multiple: see `spans`.
+      tile: height and width of each, in LR pixels, at most.
+      overlap, multiple, exact: see `spans`.
     """
-    for rows in spans(height, tile[0], overlap, multiple):
-        for columns in spans(width, tile[1], overlap, multiple):
+    for rows in spans(height, tile[0], overlap, multiple, exact=exact):
+        for columns in spans(width, tile[1], overlap, multiple, exact=exact):
             yield Tile(rows, columns)
