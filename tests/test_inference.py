@@ -141,8 +141,8 @@ def test_running_out_of_memory_halves_the_tiles(capsys, monkeypatch):
     np.testing.assert_allclose(scaler.upscale(lr, 0.8, 1), Scaler(BoxRuntime(), 0).upscale(lr, 0.8, 1), atol=1e-6)
     assert runtime.sizes[:2] == [(70, 90), (39, 36)]
     assert "tiles of 45 LR pixels" in capsys.readouterr().err
-    with pytest.raises(HCFlowError, match="out of memory for a tile of 60 x 60 LR pixels; try --tile 30"):
-        Scaler(runtime, 60).upscale(lr)
+    with pytest.raises(HCFlowError, match="out of memory for a tile of 70 x 80 LR pixels; try --tile 40"):
+        Scaler(runtime, 80).upscale(lr)
     with pytest.raises(HCFlowError, match="box: out of memory"):
         Scaler(BoxRuntime(memory_for=4)).upscale(lr)
     with pytest.raises(MemoryError):  # no tile makes the image itself smaller
