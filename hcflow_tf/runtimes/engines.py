@@ -71,9 +71,19 @@ class Facts:
 class EngineRuntime(Runtime):
     """A model directory whose decoder, and LR images where the model makes them, an engine computes, and the rest Keras."""
 
-    def __init__(self, name: str, decoder: Runtime, facts: Facts, *, guard: bool = True):
-        """Args: name, of the model; decoder, the engine's, which may take no latents; facts, of the model; guard, as Keras'."""
+    def __init__(self, name: str, decoder: Runtime, facts: Facts, *, guard: bool = True, exact_lr: bool = True):
+        """Makes one of its parts.
+
+        Args:
+          name: of the model.
+          decoder: the engine's, which may take no latents.
+          facts: of the model.
+          guard: as Keras'.
+          exact_lr: whether the engine's encoder, where it has one, computes in float32: an LR image is rounded to 8 bits, and
+            what it loses before, no decoder brings back.
+        """
         self.name, self._decoder, self._guard = name, decoder, guard
+        self._makes_lr_exactly = decoder.can_downscale and exact_lr
         self.scale, self.makes_lr, self.latents, self.can_encode = facts.scale, facts.makes_lr, facts.latents, facts.can_encode
         self._can_downscale, self.has_likelihood = facts.can_downscale, facts.has_likelihood
         self.overlap, self.decode_bytes = facts.overlap, facts.decode_bytes
@@ -100,7 +110,7 @@ class EngineRuntime(Runtime):
 
     def downscale(self, hr: np.ndarray) -> np.ndarray:
         """See `Runtime.downscale`."""
-        return self._decoder.downscale(hr) if self._decoder.can_downscale else self._keras.downscale(hr)
+        return self._decoder.downscale(hr) if self._makes_lr_exactly else self._keras.downscale(hr)
 
     def log_prob(self, hr: np.ndarray, lr: np.ndarray) -> np.ndarray:
         """See `Runtime.log_prob`."""
@@ -144,7 +154,7 @@ def engine_runtime(name: str | os.PathLike, engine: str, precision: str, *, guar
     if engine == "keras":
         return KerasRuntime(name, guard=guard)
     path, facts = _files(str(name), engine, precision, guard)
-    return EngineRuntime(str(name), _open(path, engine, precision), facts, guard=guard)
+    return EngineRuntime(str(name), _open(path, engine, precision), facts, guard=guard, exact_lr=precision != "int8")
 
 
 def _check_precision(engine: str, precision: str) -> None:
