@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -51,12 +52,14 @@ class Row:
       stages: config in configs/comparison and share of the minutes; each starts from the one before.
       draws: whether it is measured at temperature 0.8, too.
       own_lr: whether it restores LR images of its own.
+      overrides: of its configs, KEY=VALUE.
     """
 
     name: str
     stages: tuple[tuple[str, float], ...]
     draws: bool = True
     own_lr: bool = False
+    overrides: tuple[str, ...] = ()
 
 
 ROWS = (
@@ -71,25 +74,40 @@ ROWS = (
 
 def main() -> None:
     """Runs what is missing, then writes the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args = arguments(__doc__, ROWS, "comparison", minutes=40)
+    rows = [row for row in ROWS if not args.only or row.name in args.only]
+    if not args.report_only:
+        run(rows, args)
+        measure("bicubic", "bicubic", args, draws=False)
+    write(rows, args)
+
+
+def arguments(description: str | None, rows: Sequence[Row], name: str, *, minutes: float) -> argparse.Namespace:
+    """The options of a benchmark that trains rows, `name` being its run directory and document."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, default=ROOT / "data")
-    parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs/comparison")
-    parser.add_argument("--minutes", type=float, default=40.0, help="of training, each row (default 40)")
-    parser.add_argument("--only", nargs="+", choices=[row.name for row in ROWS], metavar="NAME", help="these rows")
+    parser.add_argument("--runs", type=pathlib.Path, default=ROOT / "runs" / name)
+    parser.add_argument("--minutes", type=float, default=minutes, help=f"of training, each row (default {minutes:g})")
+    parser.add_argument("--only", nargs="+", choices=[row.name for row in rows], metavar="NAME", help="these rows")
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--images", type=int, help="measure the first so many of each set only (a trial)")
     parser.add_argument("--report-only", action="store_true", help="train and measure nothing, write the table of what there is")
-    parser.add_argument("-o", "--output", type=pathlib.Path, default=ROOT / "docs/comparison.md")
-    args = parser.parse_args()
-    rows = [row for row in ROWS if not args.only or row.name in args.only]
-    if not args.report_only:
-        for row in rows:
-            plan(row, args)  # all before the first training, so that one is not measured beside other work than another
-        for row in rows:
-            train(row, args)
-            measure(row.name, str(model_of(row, args)), args, draws=row.draws, own_lr=row.own_lr)
-        measure("bicubic", "bicubic", args, draws=False, own_lr=False)
-    write(rows, args)
+    parser.add_argument("-o", "--output", type=pathlib.Path, default=ROOT / f"docs/{name}.md")
+    return parser.parse_args()
+
+
+def run(rows: Sequence[Row], args: argparse.Namespace, metrics: Sequence[str] = METRICS) -> None:
+    """Trains and measures what is missing."""
+    for row in rows:
+        plan(row, args)  # all before the first training, so that one is not measured beside other work than another
+    for row in rows:
+        train(row, args)
+        measure(row.name, str(model_of(row, args)), args, draws=row.draws, metrics=metrics)
+
+
+def report_of(name: str, images: str, args: argparse.Namespace) -> pathlib.Path:
+    """What `measure` writes."""
+    return args.runs / "reports" / f"{name}-{images}.json"
 
 
 def run_of(row: Row, stage: int, args: argparse.Namespace) -> pathlib.Path:
@@ -145,15 +163,15 @@ def train(row: Row, args: argparse.Namespace) -> None:
 
 
 def _sets(row: Row, steps: int, args: argparse.Namespace) -> list[str]:
-    values = [f"training.steps={steps}", f"data.train.hr={args.data / 'BSDS500'}"]
+    values = [*row.overrides, f"training.steps={steps}", f"data.train.hr={args.data / 'BSDS500'}"]
     values += [f"data.validation.{kind}={args.data / 'Set5' / kind.upper()}" for kind in ("hr", *(() if row.own_lr else ("lr",)))]
     return [part for value in values for part in ("--set", value)]
 
 
-def measure(name: str, model: str, args: argparse.Namespace, *, draws: bool, own_lr: bool) -> None:
+def measure(name: str, model: str, args: argparse.Namespace, *, draws: bool, metrics: Sequence[str] = METRICS) -> None:
     """Writes the reports that are not there."""
     for images in args.sets:
-        report = args.runs / "reports" / f"{name}-{images}.json"
+        report = report_of(name, images, args)
         if report.exists():
             continue
         report.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +180,7 @@ def measure(name: str, model: str, args: argparse.Namespace, *, draws: bool, own
             folders = [_first(folder, args) for folder in folders]
         options = ["--temperature", "0", "0.8", "--samples", "5"] if draws else ["--temperature", "0"]
         data = ("--hr", folders[0], "--lr", folders[1])
-        _hcflow("evaluate", "--model", model, *data, *options, "--metrics", *METRICS, "--output", report, "--overwrite")
+        _hcflow("evaluate", "--model", model, *data, *options, "--metrics", *metrics, "--output", report, "--overwrite")
 
 
 def _first(folder: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
@@ -186,7 +204,7 @@ def _hcflow(*arguments: object) -> None:
 
 def write(rows: list[Row], args: argparse.Namespace) -> None:
     """Writes the document of all rows that have reports, and its pictures and figures beside it."""
-    found = [row for row in rows if (args.runs / "reports" / f"{row.name}-{args.sets[0]}.json").exists()]
+    found = [row for row in rows if report_of(row.name, args.sets[0], args).exists()]
     parts, figures = [INTRODUCTION.format(minutes=args.minutes, names=", ".join(row.name for row in found))], {}
     parts.append(_costs(found, args))
     for title, chosen in (
@@ -210,7 +228,7 @@ def write(rows: list[Row], args: argparse.Namespace) -> None:
 
 def _named(name: str, images: str, args: argparse.Namespace) -> pathlib.Path:
     """A copy of a report that calls the model by its row's name, not by its folder."""
-    report = args.runs / "reports" / f"{name}-{images}.json"
+    report = report_of(name, images, args)
     copy = args.runs / "named" / report.name
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.write_text(json.dumps(json.loads(report.read_text()) | {"model": name}))
