@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 RUN := runs/quickstart
 
-.PHONY: help install quickstart comparison test test-slow web web-test docs test-beam test-triton lint format clean
+.PHONY: help install quickstart comparison ablation test test-slow web web-test docs test-beam test-triton lint format clean
 
 help:
 	@echo "make quickstart  train a small model (minutes on a CPU), compare it with bicubic, write $(RUN)/comparison.png"
 	@echo "make comparison  train and measure the rival systems at equal expense (hours; goes on where it was stopped)"
+	@echo "make ablation    the same for the cases of the paper's ablation"
 	@echo "make test        lint, types and tests"
 	@echo "make test-slow   the tests that take longer"
 	@echo "make web         build the page that enlarges pictures in the browser into web/dist (needs Node.js 20 and npm)"
@@ -31,8 +32,8 @@ quickstart: install
 	$(VENV)/bin/python -m hcflow_tf.train --config configs/quickstart.yaml --run-dir $(RUN)
 	$(VENV)/bin/python -m hcflow_tf.compare --model $(RUN) -o $(RUN)/comparison.png --overwrite
 
-comparison: install
-	$(VENV)/bin/python benchmarks/comparison.py --data data
+comparison ablation: install
+	$(VENV)/bin/python benchmarks/$@.py --data data
 
 lint: install
 	$(VENV)/bin/ruff check .
