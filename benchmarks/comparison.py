@@ -258,7 +258,8 @@ INTRODUCTION = """# Rival systems at equal expense
 Written by `python benchmarks/comparison.py` (`make comparison`): {names}
 at compact size, each trained for {minutes:g} minutes of one core on the 400 photographs of BSDS500 with the recipes of
 `configs/comparison/`, by this program, one seed. Small models after a short training say how the systems compare at that
-expense, no more: the published figures of the full ones are in README, and what this says is read in [systems](systems.md). Temperatures other than 0: five samples, means. LR-PSNR of super-resolution is that of the encoder's LR
+expense, no more: the published figures of the full ones are in README, and what this says is read in [systems](systems.md).
+Temperatures other than 0: five samples, means. LR-PSNR of super-resolution is that of the encoder's LR
 image; SRFlow and RRDB encode none. Bits per dimension of SRFlow are of HR given LR, those of HCFlow as well, but with the LR
 image's own error: compare them within a system.
 """
