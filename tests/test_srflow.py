@@ -190,7 +190,7 @@ def directory(tmp_path_factory) -> pathlib.Path:
     return folder / "model"
 
 
-@pytest.mark.parametrize("tile", [0, 17])
+@pytest.mark.parametrize("tile", [0, 33])
 def test_lr_images_of_any_size_are_upscaled(directory, tile):
     """Mirrored up to even sides and cropped; tiles start and end at even pixels."""
     runtime = KerasRuntime(directory)
