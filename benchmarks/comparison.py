@@ -33,7 +33,6 @@ from hcflow_tf.images.images import read_image, write_image
 from hcflow_tf.inference.evaluation import Evaluation
 from hcflow_tf.inference.panels import centre, picture
 from hcflow_tf.inference.scaling import Scaler
-from hcflow_tf.metrics.table import format_table
 from hcflow_tf.runtimes.open import open_runtime
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -285,8 +284,8 @@ def _costs(rows: list[Row], args: argparse.Namespace) -> str:
                 f"{statistics.median(seconds[row.name]):.2f} ({min(seconds[row.name]):.2f} to {max(seconds[row.name]):.2f})",
             ]
         )
-    header = ["", "weights", "multiply-adds per HR pixel", "steps", "seconds per HR megapixel, two threads"]
-    return "```\n" + format_table(header, lines) + "\n```\n"
+    header = ["system", "weights", "multiply-adds per HR pixel", "steps", "seconds per HR megapixel, two threads"]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *lines)) + "\n"
 
 
 def _seconds_per_megapixel(rows: list[Row], args: argparse.Namespace, rounds: int = 7) -> dict[str, list[float]]:
