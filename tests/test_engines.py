@@ -194,6 +194,22 @@ def test_the_fastest_is_measured_once(models, cache, capsys):
         assert "float32.onnx" not in capsys.readouterr().err
 
 
+def test_auto_does_not_fail_where_the_engine_cannot_be_made_ready(models, monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(engines, "CACHE", tmp_path / "file")  # no folder can be made in it
+    assert isinstance(open_runtime(models / "rescaling", pixels=10**7), KerasRuntime)
+    assert "runs with --runtime keras: " in capsys.readouterr().err
+
+
+def test_a_file_that_was_deleted_is_made_again(models, cache, capsys):
+    path = models / "super_resolution"
+    open_runtime(path, engine="onnx", guard=False)
+    for file in cache.rglob("decoder.onnx"):
+        file.unlink()
+    open_runtime(path, engine="onnx", guard=False)
+    assert "exporting it once" in capsys.readouterr().err
+
+
 def test_the_commands(models, cache, tmp_path, capsys, monkeypatch):
     Image.fromarray(photograph(24, 20)).save(tmp_path / "a.png")
     monkeypatch.chdir(tmp_path)

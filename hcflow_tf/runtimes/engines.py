@@ -183,10 +183,10 @@ def _files(name: str, engine: str, precision: str, guard: bool) -> tuple[pathlib
     kind = "int8" if precision == "int8" else "float32"
     folder = CACHE.expanduser() / _key(find_model(name), guard) / f"{kind}{suffix}"
     path = folder / f"decoder{suffix}"
-    try:
-        return path, Facts.from_json(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError):
-        pass
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        facts = Facts.from_json(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")))
+        if path.is_file():
+            return path, facts
     complain("hcflow: note", f"{name}: exporting it once for --runtime {engine}, to {folder}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -225,7 +225,8 @@ def _export(name: str, path: pathlib.Path, precision: str, guard: bool) -> None:
 def fastest(name: str | os.PathLike, *, guard: bool = True) -> str:
     """The engine that decodes this model fastest on this machine in float32: Keras, or OpenVINO where it is installed.
 
-    Measured once, in turn, at temperature 0, and kept beside the engine's files.
+    Measured once, in turn, at temperature 0, and kept beside the engine's files. Where the engine cannot be made ready (no
+    exporter, no room for its files), that is said, and Keras it is.
 
     Raises:
       HCFlowError: no such model.
@@ -236,8 +237,13 @@ def fastest(name: str | os.PathLike, *, guard: bool = True) -> str:
     try:
         seconds = {str(engine): float(value) for engine, value in json.loads(record.read_text(encoding="utf-8")).items()}
     except (OSError, ValueError, TypeError, AttributeError):
-        seconds = _measure({engine: engine_runtime(name, engine, "float32", guard=guard) for engine in ("openvino", "keras")})
-        write_atomically(record, (json.dumps(seconds) + "\n").encode())
+        try:
+            openvino = engine_runtime(name, "openvino", "float32", guard=guard)
+            seconds = _measure({"openvino": openvino, "keras": KerasRuntime(name, guard=guard)})
+            write_atomically(record, (json.dumps(seconds) + "\n").encode())
+        except HCFlowError as error:
+            complain("hcflow: note", f"{name} runs with --runtime keras: {error}")
+            return "keras"
     best = min(seconds, key=lambda engine: seconds[engine])
     times = ", ".join(f"{engine} {1e6 * value / MEASURED_SIDE**2:.0f}" for engine, value in seconds.items())
     complain("hcflow: note", f"{name} runs with --runtime {best}, measured here in microseconds per LR pixel: {times}")
