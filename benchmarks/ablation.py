@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from comparison import Row, arguments, plan_of, report_of, run
+from comparison import Row, arguments, markdown_table, plan_of, report_of, run
 
 METRICS = ("psnr", "ssim")
 """NIQE is not defined of what case 1 restores at temperature 0, which is nearly constant."""
@@ -63,7 +63,7 @@ def main() -> None:
 def write(rows: list[Row], args: argparse.Namespace) -> None:
     """Writes the document."""
     names = [f"{images}: {figure}" for images in args.sets for figure in ("PSNR at 0, dB", "at 0.8", "bits per dimension")]
-    lines = [[*HEADER, "steps", *names], ["---"] * (len(HEADER) + 1 + len(names))]
+    lines: list[list[str]] = []
     figures: dict[str, dict] = {}
     for row in rows:
         outputs, coarse, fine, psnr, lpips = PUBLISHED[row.name]
@@ -75,8 +75,8 @@ def write(rows: list[Row], args: argparse.Namespace) -> None:
             zero, drawn = mean["0.0"], mean["0.8"]
             cells += [f"{zero['psnr_rgb']:.2f}", f"{drawn['psnr_rgb']:.2f}", f"{zero['bits_per_dim']:.3f}"]
         lines.append(cells)
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    args.output.write_text(f"{INTRODUCTION.format(minutes=args.minutes)}\n{table}\n")
+    table = markdown_table([*HEADER, "steps", *names], lines)
+    args.output.write_text(f"{INTRODUCTION.format(minutes=args.minutes)}\n{table}")
     args.output.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n")
     print(f"table: {args.output}")
 

@@ -285,7 +285,12 @@ def _costs(rows: list[Row], args: argparse.Namespace) -> str:
             ]
         )
     header = ["system", "weights", "multiply-adds per HR pixel", "steps", "seconds per HR megapixel, two threads"]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *lines)) + "\n"
+    return markdown_table(header, lines)
+
+
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as Markdown."""
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (header, ["---"] * len(header), *lines))
 
 
 def _seconds_per_megapixel(rows: list[Row], args: argparse.Namespace, rounds: int = 7) -> dict[str, list[float]]:
