@@ -17,6 +17,7 @@ import argparse
 import functools
 import pathlib
 import re
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from hcflow_tf.images import batch, inputs, outputs
@@ -89,6 +90,7 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str, suff
     if not sources:
         return work.exit_code
 
+    from hcflow_tf.images.write import BackgroundWriter
     from hcflow_tf.inference.pictures import MAX_PIXELS, Size, model_of, upscale_file
     from hcflow_tf.inference.scaling import Scaler
     from hcflow_tf.runtimes.light import count_pixels
@@ -123,6 +125,7 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str, suff
             return batch.Done("skipped: the output exists", skipped=True)
         model = args.model or model_of(source.path)
         scaler, temperature = scaler_and_temperature(model)
+        writes: list[Future[None]] = []
         made = upscale_file(
             scaler,
             source.path,
@@ -136,10 +139,12 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str, suff
             quality=args.quality,
             strip_metadata=args.strip_metadata,
             remark=work.remark,
+            write=lambda *image, **options: writes.append(writer.write(*image, **options)),
         )
-        return batch.Done(made.note() if args.model else f"{made.note()}, {model}", targets, made.size)
+        return batch.Done(made.note() if args.model else f"{made.note()}, {model}", targets, made.size, writes=writes)
 
-    work.run(list(zip(sources, plans, strict=True)), lambda item: str(item[0].path), upscale)
+    with BackgroundWriter() as writer:
+        work.run(list(zip(sources, plans, strict=True)), lambda item: str(item[0].path), upscale)
     return work.exit_code
 
 

@@ -9,6 +9,7 @@ import pathlib
 import struct
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -18,8 +19,9 @@ from PIL import Image
 from tiny import photograph
 
 from hcflow_tf.data.resize import imresize, imresize_to
-from hcflow_tf.images.images import read_image, write_image
-from hcflow_tf.inference import pictures
+from hcflow_tf.images import write
+from hcflow_tf.images.images import ImageError, read_image, write_image
+from hcflow_tf.inference.scaling import Scaler
 from hcflow_tf.runtimes.bicubic import BicubicRuntime
 from hcflow_tf.support import cli
 
@@ -168,15 +170,15 @@ def test_a_batch_that_was_cut_off_goes_on_to_the_same_files(monkeypatch):
     for number in range(6):
         save(f"in/{number}.png")
     assert upscale("in", "-o", "whole") == 0
-    real, calls = pictures.write_image, []
+    real, calls = Scaler.upscale, []
 
-    def write(path, *args, **options):
-        calls.append(path)
+    def compute(self, *args):
+        calls.append(args)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        real(path, *args, **options)
+        return real(self, *args)
 
-    monkeypatch.setattr(pictures, "write_image", write)
+    monkeypatch.setattr(Scaler, "upscale", compute)
     assert upscale("in", "-o", "out") == 130
     assert made() == ["0.png", "1.png", "2.png"]
     times = {name: pathlib.Path("out", name).stat().st_mtime_ns for name in made()}
@@ -184,6 +186,36 @@ def test_a_batch_that_was_cut_off_goes_on_to_the_same_files(monkeypatch):
     assert {name: pathlib.Path("out", name).stat().st_mtime_ns for name in times} == times
     assert made() == made("whole")
     assert all(pathlib.Path("out", name).read_bytes() == pathlib.Path("whole", name).read_bytes() for name in made())
+
+
+def test_the_next_image_is_computed_while_one_is_written(monkeypatch, capsys):
+    """And still each is told of in its order, and its own errors are its own."""
+    for number in range(3):
+        save(f"in/{number}.png")
+    computed, compute, real = threading.Semaphore(0), Scaler.upscale, write.write_image
+
+    def upscale_and_tell(self, *args):
+        result = compute(self, *args)
+        computed.release()
+        return result
+
+    def wait_and_write(path, *args, **options):
+        if path.name == "0.png":
+            assert computed.acquire(timeout=60) and computed.acquire(timeout=60), "nothing was computed meanwhile"
+        if path.name == "1.png":
+            raise ImageError(f"cannot write {path}: as this test wants it")
+        real(path, *args, **options)
+
+    monkeypatch.setattr(Scaler, "upscale", upscale_and_tell)
+    monkeypatch.setattr(write, "write_image", wait_and_write)
+    assert upscale("in", "-o", "out", "--json") == 1
+    assert made() == ["0.png", "2.png"]
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(pathlib.Path(line["input"]).name, line["status"]) for line in told] == [
+        ("0.png", "done"),
+        ("1.png", "failed"),
+        ("2.png", "done"),
+    ]
 
 
 @pytest.mark.slow
@@ -195,16 +227,19 @@ def test_a_killed_batch_goes_on_to_the_same_files():
     command = [sys.executable, "-m", "hcflow_tf.upscale", "--model", "bicubic", "in", "-o", "out", "--skip-existing"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    while not pathlib.Path("out").is_dir() or len(made()) < 10:
+
+    def finished() -> list[str]:
+        return [name for name in made() if not name.startswith(".")]  # some may be half there, hidden
+
+    while not pathlib.Path("out").is_dir() or len(finished()) < 10:
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
     process.wait()
-    assert 9 <= len([name for name in made() if not name.startswith(".")]) < 60  # one may be half there, hidden
+    assert 10 <= len(finished()) < 60
     subprocess.run(command, env=environment, check=True, stderr=subprocess.DEVNULL)
-    finished = [name for name in made() if not name.startswith(".")]
-    assert len(finished) == 60
-    assert len({pathlib.Path("out", name).read_bytes() for name in finished}) == 1
+    assert len(finished()) == 60
+    assert len({pathlib.Path("out", name).read_bytes() for name in finished()}) == 1
 
 
 @pytest.mark.slow
@@ -214,9 +249,9 @@ def test_two_thousand_files_take_no_more_memory_than_two_hundred():
         os.link("in/0.png", f"in/{number}.png")
     program = (
         "import resource, sys; from hcflow_tf.images import batch; from hcflow_tf.support import cli\n"
-        "peaks, run = [], batch.Batch._tell_programs\n"
+        "peaks, run = [], batch.Batch.tell_programs\n"
         "def tell(self, **what): peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
-        "batch.Batch._tell_programs = tell\n"
+        "batch.Batch.tell_programs = tell\n"
         "assert cli.execute('upscale', ['--model', 'bicubic', 'in', '-o', 'out']) == 0\n"
         "print(len(peaks), peaks[199], peaks[-1])"
     )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from hcflow_tf.images.formats import FORMATS, ImageError
@@ -27,6 +31,8 @@ class Done:
     size: tuple[int, int] | None = None
     """Width and height of the result; of what is skipped, none."""
     skipped: bool = False
+    writes: Sequence[Future[None]] = ()
+    """What is still being written of it."""
 
 
 class Batch:
@@ -61,51 +67,125 @@ class Batch:
     def run(self, items: Sequence[Item], name: Callable[[Item], str], work: Callable[[Item], Done | str]) -> None:
         """Calls work(item) for all items; it returns what was done, or a note for the progress line.
 
-        An image too large for the memory is that item's own error, too.
+        An image too large for the memory is that item's own error, too. Of an item is told, in their order, as soon as all of
+        it is written; work on the next one begins before.
         """
-        begin, skipped, failed_before, seconds, megapixels = time.monotonic(), 0, len(self.failed), 0.0, 0.0
-        for number, item in enumerate(items, start=1):
-            started = time.monotonic()
-            try:
-                done = work(item)
-            except self._item_errors as error:
-                cannot_write = isinstance(error.__cause__, OSError) and not isinstance(error, ImageError)
-                if isinstance(error, UsageError) or cannot_write:
-                    raise
-                self._fail(name(item), error)
-                continue
-            except MemoryError:
-                self._fail(name(item), ImageError(f"{name(item)}: not enough memory for this image"))
-                continue
-            done = done if isinstance(done, Done) else Done(done)
-            took = time.monotonic() - started
-            skipped += done.skipped
-            if done.size:
-                seconds, megapixels = seconds + took, megapixels + done.size[0] * done.size[1] / 1e6
-            self._tell_programs(
-                input=name(item),
-                status="skipped" if done.skipped else "done",
-                outputs=[str(path) for path in done.outputs],
-                **({"width": done.size[0], "height": done.size[1], "seconds": round(took, 3)} if done.size else {}),
-            )
-            left = (time.monotonic() - begin) / number * (len(items) - number)
-            eta = f", {_duration(left)} left" if number < len(items) else ""
-            passed = _duration(time.monotonic() - begin)
-            print(f"[{number}/{len(items)}] {one_line(name(item))}: {done.note} ({passed}{eta})", file=sys.stderr)
-        if len(items) > 1 and megapixels + skipped:
-            failed = len(self.failed) - failed_before
-            speed = f", {seconds / megapixels:.2f} s per megapixel" if megapixels else ""
-            counts = f"{len(items) - skipped - failed} done, {skipped} skipped, {failed} failed"
-            print(f"[{len(items)}/{len(items)}] {counts}{speed}", file=sys.stderr)
+        report = _Report(self, len(items))
+        try:
+            for item in items:
+                report.add(name(item), self.outcome(name(item), functools.partial(work, item)))
+        finally:
+            report.wait()
+        report.sum_up()
 
-    def _fail(self, name: str, error: HCFlowError) -> None:
+    def outcome(self, name: str, work: Callable[[], Done | str]) -> Done | HCFlowError:
+        """What `work` returns, or the item's own error; raises what ends the batch."""
+        try:
+            done = work()
+        except self._item_errors as error:
+            cannot_write = isinstance(error.__cause__, OSError) and not isinstance(error, ImageError)
+            if isinstance(error, UsageError) or cannot_write:
+                raise
+            return error
+        except MemoryError:
+            return ImageError(f"{name}: not enough memory for this image")
+        return done if isinstance(done, Done) else Done(done)
+
+    def fail(self, name: str, error: HCFlowError) -> None:
+        """Names a bad item, to programs, too."""
         text = str(error)
         self.complain(error if name in text else ImageError(f"{name}: {text}"))
-        self._tell_programs(input=name, status="failed", outputs=[], message=text)
+        self.tell_programs(input=name, status="failed", outputs=[], message=text)
 
-    def _tell_programs(self, **what: object) -> None:
+    def tell_programs(self, **what: object) -> None:
+        """A line of JSON, if that is wanted."""
         if self._as_json:
             print(json.dumps(what), flush=True)
+
+
+class _Report:
+    """Tells of the items of a batch, in their order, as soon as each is done: in the threads that write, too."""
+
+    def __init__(self, batch: Batch, count: int):
+        self._batch, self._count = batch, count
+        self._lock = threading.RLock()
+        self._waiting: collections.deque[tuple[str, Done | HCFlowError]] = collections.deque()
+        self._error: BaseException | None = None
+        self._begin = self._before = time.monotonic()
+        self._number = self._skipped = self._failed = 0
+        self._seconds = self._megapixels = 0.0
+
+    def add(self, name: str, outcome: Done | HCFlowError) -> None:
+        """Takes the next item; raises what ended the batch while an earlier one was being written."""
+        with self._lock:
+            self._waiting.append((name, outcome))
+        for written in _writes(outcome):
+            written.add_done_callback(self._advance)
+        self._advance()
+        if self._error:
+            raise self._error
+
+    def wait(self) -> None:
+        """Waits until all is written, and raises what ended the batch."""
+        with self._lock:
+            writes = [written for _, outcome in self._waiting for written in _writes(outcome)]
+        wait(writes)
+        self._advance()
+        if self._error:
+            raise self._error
+
+    def sum_up(self) -> None:
+        """The last line."""
+        if self._count > 1 and self._megapixels + self._skipped:
+            speed = f", {self._seconds / self._megapixels:.2f} s per megapixel" if self._megapixels else ""
+            done = self._number - self._skipped - self._failed
+            counts = f"{done} done, {self._skipped} skipped, {self._failed} failed"
+            print(f"[{self._number}/{self._count}] {counts}{speed}", file=sys.stderr)
+
+    def _advance(self, _: Future[None] | None = None) -> None:
+        with self._lock:
+            try:
+                while not self._error and self._waiting and all(w.done() for w in _writes(self._waiting[0][1])):
+                    name, outcome = self._waiting.popleft()
+                    self._tell(name, self._batch.outcome(name, functools.partial(_written, outcome)))
+            except BaseException as error:  # of a thread that writes; the main one raises it
+                self._error = error
+
+    def _tell(self, name: str, outcome: Done | HCFlowError) -> None:
+        self._number += 1
+        now = time.monotonic()
+        took, self._before = now - self._before, now
+        if isinstance(outcome, HCFlowError):
+            self._failed += 1
+            self._batch.fail(name, outcome)
+            return
+        self._skipped += outcome.skipped
+        if outcome.size:
+            self._seconds += took
+            self._megapixels += outcome.size[0] * outcome.size[1] / 1e6
+        self._batch.tell_programs(
+            input=name,
+            status="skipped" if outcome.skipped else "done",
+            outputs=[str(path) for path in outcome.outputs],
+            **({"width": outcome.size[0], "height": outcome.size[1], "seconds": round(took, 3)} if outcome.size else {}),
+        )
+        left = (now - self._begin) / self._number * (self._count - self._number)
+        eta = f", {_duration(left)} left" if self._number < self._count else ""
+        passed = _duration(now - self._begin)
+        print(f"[{self._number}/{self._count}] {one_line(name)}: {outcome.note} ({passed}{eta})", file=sys.stderr)
+
+
+def _writes(outcome: Done | HCFlowError) -> Sequence[Future[None]]:
+    return outcome.writes if isinstance(outcome, Done) else ()
+
+
+def _written(outcome: Done | HCFlowError) -> Done:
+    """The item, or the error of what was written, or its own."""
+    if isinstance(outcome, HCFlowError):
+        raise outcome
+    for written in outcome.writes:
+        written.result()
+    return outcome
 
 
 def add_overwrite_argument(parser: argparse.ArgumentParser, *aliases: str) -> None:

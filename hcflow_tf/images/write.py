@@ -6,7 +6,10 @@ import io
 import os
 import pathlib
 import struct
+import threading
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -86,6 +89,22 @@ def write_image(
                 Image.fromarray(pixels).save(temporary, image_format, **options)
         except (ValueError, struct.error) as error:  # a side longer than the format can say, for example
             raise HCFlowError(f"cannot write {path}: {error}") from error
+
+
+class BackgroundWriter(ThreadPoolExecutor):
+    """Calls `write_image` in threads, so that the next image is computed meanwhile; the end of a `with` waits for them."""
+
+    def __init__(self) -> None:
+        threads = min(4, os.cpu_count() or 1)
+        super().__init__(threads)
+        self._free = threading.Semaphore(threads)
+
+    def write(self, *args: Any, **options: Any) -> Future[None]:
+        """Begins to write one; waits before that while as many are being written as there are threads."""
+        self._free.acquire()
+        written = self.submit(write_image, *args, **options)
+        written.add_done_callback(lambda _: self._free.release())
+        return written
 
 
 def png_bytes(rgb: np.ndarray) -> int:

@@ -128,6 +128,7 @@ def upscale_file(
     quality: int | None = None,
     strip_metadata: bool = False,
     remark: Callable[[str], None] = _say,
+    write: Callable[..., object] = write_image,
 ) -> Upscaled:
     """Upscales one file; sample i, drawn with seed + i, goes to targets[i].
 
@@ -142,6 +143,7 @@ def upscale_file(
       quality: of lossy formats; see `write_image`.
       strip_metadata: whether EXIF, XMP, IPTC and resolution are dropped.
       remark: is told what of the source is left out.
+      write: `write_image`, or what takes its arguments and writes later (`BackgroundWriter.write`).
 
     Raises:
       ImageError: the source cannot be read, or its output would exceed the cap.
@@ -171,7 +173,7 @@ def upscale_file(
         if gray:
             hr = _to_gray(hr)
         depth = _bits_of(target, image, bits)
-        write_image(
+        write(
             target,
             quantize(hr, depth),
             alpha=None if alpha is None else _to_bits(alpha, depth),
@@ -181,7 +183,7 @@ def upscale_file(
         )
         if uncertainty:
             spread.add(hr)
-    map_note = f", {_write_heat_map(uncertainty, spread)}" if uncertainty else ""
+    map_note = f", {_write_heat_map(uncertainty, spread, write)}" if uncertainty else ""
     return Upscaled((lr.shape[1], lr.shape[0]), final, map_note)
 
 
@@ -280,8 +282,8 @@ def _to_bits(channel: np.ndarray, bits: int) -> np.ndarray:
     return channel.astype(np.uint16) * 257 if bits == 16 else ((channel.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def _write_heat_map(path: pathlib.Path, spread: Spread) -> str:
+def _write_heat_map(path: pathlib.Path, spread: Spread, write: Callable[..., object]) -> str:
     deviation = spread.deviation()
     top = float(np.percentile(deviation, 99.9))
-    write_image(path, heat_map(deviation, top), text={"hcflow_uncertainty": f"brightest = {top:.2f} of 255"})
+    write(path, heat_map(deviation, top), text={"hcflow_uncertainty": f"brightest = {top:.2f} of 255"})
     return f"standard deviation {deviation.mean():.2f}, brightest {top:.2f} of 255"

@@ -9,12 +9,15 @@ import pathlib
 import re
 import stat
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 
 from hcflow_tf.support.errors import HCFlowError, UsageError
 
 _LONGEST_PREFIX = 40
 """Characters of a temporary file's name that are those of the file: a name may be as long as the system allows."""
+_UMASK = threading.Lock()
+"""The process's umask can only be read by setting it."""
 
 
 @contextlib.contextmanager
@@ -27,12 +30,13 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with _UMASK:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            umask = os.umask(0)
+            os.umask(umask)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem[:_LONGEST_PREFIX]}-", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = pathlib.Path(name)
-        umask = os.umask(0)
-        os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         yield temporary
         with temporary.open("rb") as written:
