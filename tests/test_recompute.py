@@ -14,11 +14,13 @@ import tensorflow as tf
 from tiny import tiny_config, tiny_model
 
 from hcflow_tf import losses
-from hcflow_tf.config import parse_config
+from hcflow_tf.config import load_config, parse_config
 from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.training import memory
 from hcflow_tf.training.step import TrainingStep
 from hcflow_tf.training.strategy import make_strategy
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 SIZE, SCALE = 16, 2
 
 
@@ -147,11 +149,11 @@ def test_training_steps_are_those_of_the_plain_model(devices):
             model: {tiny_config("super_resolution", SCALE, width=6).model_dump_json()}
             data: {{crop_size: {SIZE}}}
             losses: {{nll: 1, pixel: 1, separate_updates: false}}
-            training: {{batch_size: 2, recompute: {str(recompute).lower()}, start_from: x}}
+            training: {{batch_size: 2, start_from: x}}
             """
         )
         with strategy.scope():
-            model = model_of("super_resolution", recompute=config.training.recompute)
+            model = model_of("super_resolution", recompute=recompute)
         step = TrainingStep(config, model, strategy)
         for index in range(2):
             step(part(hr), part(lr), index)
@@ -162,14 +164,44 @@ def test_training_steps_are_those_of_the_plain_model(devices):
     np.testing.assert_allclose(weights[1], weights[0], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("setting", "enough", "expected"), [("auto", 1, False), ("auto", 0, True), (False, 0, False), (True, 1, True)]
+)
+def test_auto_recomputes_where_the_memory_is_too_small(setting, enough, expected, monkeypatch):
+    config = parse_config(
+        f"""
+        model: {tiny_config("rescaling", SCALE, width=6).model_dump_json()}
+        data: {{crop_size: 64}}
+        losses: {{nll: 0, pixel: 1, lr: 1}}
+        training: {{batch_size: 4, recompute: {str(setting).lower()}}}
+        """
+    )
+    needed = memory.step_bytes(config, model_of("rescaling"), replicas=2)
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * needed / 0.8 + (1 if enough else -1))
+    said = []
+    model = memory.training_model(config, make_strategy("cpu:2"), said.append)
+    assert model.reads_variables is expected
+    assert len(said) == (setting == "auto" and not enough)
+
+
+def test_the_estimate_is_what_was_measured():
+    """669 MiB for each crop of rescale_x4: docs/training.md."""
+    model, needed = None, []
+    for batch in (1, 2):
+        config = load_config(ROOT / "configs/rescale_x4.yaml", [f"training.batch_size={batch}"])
+        model = model or HCFlow(config.model)
+        needed.append(memory.step_bytes(config, model) / 2**20)
+    assert needed[1] - needed[0] == pytest.approx(669, rel=0.15)
+    assert needed[0] == pytest.approx(893, rel=0.15)
+
+
 @pytest.mark.slow
 def test_benchmark_finds_less_memory_and_equal_gradients(tmp_path):
-    root = pathlib.Path(__file__).resolve().parents[1]
     steps = ["model.scale=2", "model.main_steps=4", "model.conditional_steps=4"]  # they take most of the memory
     extractor = ["model.rrdb_blocks=[1,1]", "model.rrdb_features=16", "model.rrdb_growth=8"]
     command = [sys.executable, "benchmarks/training_memory.py", "--config", "configs/sr_x4.yaml", "--set", *steps, *extractor]
     output = tmp_path / "memory.json"
-    subprocess.run([*command, "--batch=4", "--rounds=1", f"--output={output}"], cwd=root, check=True, capture_output=True)
+    subprocess.run([*command, "--batch=4", "--rounds=1", f"--output={output}"], cwd=ROOT, check=True, capture_output=True)
     recompute = json.loads(output.read_text())["settings"]["recompute"]
     assert recompute["memory_ratio"] < 0.6
     assert recompute["largest_weight_difference"] < 1e-5

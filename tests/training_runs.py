@@ -49,7 +49,7 @@ def make_step(config: Config, devices: str = "cpu", *, dtype: str = "float32") -
     strategy = make_strategy(devices)
     keras.utils.set_random_seed(0)
     with strategy.scope():
-        model = make_model(config.model, recompute=config.training.recompute, dtype=dtype)
+        model = make_model(config.model, recompute=config.training.recompute is True, dtype=dtype)
     rng = np.random.default_rng(0)
     model.initialise_actnorm(*batch(4, config.data.crop_size, config.model.scale))
     for variable in model.weights:

@@ -151,8 +151,9 @@ class TrainingConfig(Section):
     """The run stops instead of going back more often than this."""
     mixed_precision: Switch = False
     """bfloat16 in the feature extractors, float32 in the flow."""
-    recompute: Switch = False
-    """Recompute activations (RRDBs, flow steps) in the backward pass: less than half the memory, more time."""
+    recompute: Literal["auto", True, False] = "auto"
+    """Recompute activations (RRDBs, flow steps) in the backward pass: less than half the memory, more time; auto: where a step
+    would not fit the memory otherwise."""
     xla: Switch = False
     ema: Decay = 0.0
     """Decay of the exponential moving average of the weights; 0 is off."""

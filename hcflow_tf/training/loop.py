@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from hcflow_tf.config import Config, SystemConfig, load_config
 from hcflow_tf.data.dataset import TrainingData, validation_pairs
-from hcflow_tf.models.systems import make_model
 from hcflow_tf.models.trained_model import TrainedModel
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.training.checkpoint import State
 from hcflow_tf.training.growth import grow, obstacles
+from hcflow_tf.training.memory import training_model
 from hcflow_tf.training.run_directory import RunDirectory
 from hcflow_tf.training.step import TrainingStep
 from hcflow_tf.training.stop_signals import stop_signals
@@ -82,8 +82,7 @@ def train(config: Config, run_dir: pathlib.Path, *, resume: str = "auto", device
 
 def _train(config: Config, run: RunDirectory, strategy, data: TrainingData, held_out: list[Pair], say) -> int:
     training = config.training
-    with strategy.scope():
-        model = make_model(config.model, mixed_precision=training.mixed_precision, recompute=training.recompute)
+    model = training_model(config, strategy, say)
     training_step = TrainingStep(config, model, strategy)
     if run.resuming:
         progress = _restore(run, training_step)
