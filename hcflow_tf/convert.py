@@ -13,7 +13,7 @@ import pathlib
 from hcflow_tf.images import batch
 from hcflow_tf.support import cli
 from hcflow_tf.support.errors import HCFlowError, UsageError
-from hcflow_tf.support.files import check_targets, is_file
+from hcflow_tf.support.files import cache_folder, check_targets, is_file
 
 RELEASED_URL = "https://github.com/JingyunLiang/HCFlow/releases/download/v0.0/"
 RELEASED = (
@@ -25,7 +25,6 @@ RELEASED = (
     "SR_CelebA_X8_HCFlow++",
     "Rescaling_DF2K_X4_HCFlow",
 )
-CACHE = pathlib.Path("~/.cache/hcflow_tf")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +93,7 @@ def _weight_file(args: argparse.Namespace) -> pathlib.Path:
 
     if args.released:
         name = f"{args.released}.pth"
-        return fetch(RELEASED_URL + name, CACHE / name, sha256=args.sha256)
+        return fetch(RELEASED_URL + name, cache_folder() / name, sha256=args.sha256)
     if args.sha256 and args.weights.is_file() and (actual := digest(args.weights)) != args.sha256.lower():
         raise HCFlowError(f"{args.weights} has SHA-256 {actual}, expected {args.sha256.lower()}")
     return args.weights

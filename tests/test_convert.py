@@ -259,7 +259,7 @@ def test_released_file_is_fetched_once_and_checked(tmp_path, capsys, monkeypatch
         def log_message(self, *args):
             requests.append(self.path)
 
-    monkeypatch.setattr(convert, "CACHE", tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for proxy in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(proxy, raising=False)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=tmp_path)) as server:

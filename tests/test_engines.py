@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -24,6 +26,7 @@ from tests.tiny import photograph, tiny_model
 for needed in ("onnxruntime", "openvino", "ai_edge_litert"):
     pytest.importorskip(needed, reason="needs the extra [openvino]")
 
+ROOT = pathlib.Path(__file__).parents[1]
 LR = photograph(12, 16)[None].astype(np.float32) / 255
 KINDS = [
     (engine, precision) for engine, precisions in engines.PRECISIONS.items() for precision in precisions if engine != "keras"
@@ -35,7 +38,7 @@ def cache(tmp_path_factory):
     """An empty cache of one's own, shared by this file's tests."""
     folder = tmp_path_factory.mktemp("engines")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engines, "CACHE", folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
 
 
@@ -196,18 +199,56 @@ def test_the_fastest_is_measured_once(models, cache, capsys):
 
 def test_auto_does_not_fail_where_the_engine_cannot_be_made_ready(models, monkeypatch, capsys, tmp_path):
     (tmp_path / "file").touch()
-    monkeypatch.setattr(engines, "CACHE", tmp_path / "file")  # no folder can be made in it
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # no folder can be made in it
     assert isinstance(open_runtime(models / "rescaling", pixels=10**7), KerasRuntime)
     assert "runs with --runtime keras: " in capsys.readouterr().err
+    with pytest.raises(HCFlowError, match="Not a directory; XDG_CACHE_HOME names another place"):
+        open_runtime(models / "rescaling", precision="int8")
 
 
-def test_a_file_that_was_deleted_is_made_again(models, cache, capsys):
-    path = models / "super_resolution"
-    open_runtime(path, engine="onnx", guard=False)
-    for file in cache.rglob("decoder.onnx"):
-        file.unlink()
-    open_runtime(path, engine="onnx", guard=False)
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("decoder.onnx", lambda content: None),
+        ("decoder.onnx", lambda content: b""),
+        ("decoder.onnx", lambda content: content[: len(content) // 2]),
+        ("decoder_encoder.onnx", lambda content: content[:-1] + bytes([content[-1] ^ 1])),
+        (engines.FACTS_FILE, lambda content: content.replace(b'"overlap": ', b'"overlap": 1')),
+        (engines.FACTS_FILE, lambda content: b"[]"),
+    ],
+)
+def test_what_is_damaged_or_gone_is_made_again(models, cache, capsys, file, damage):
+    path = models / "rescaling"
+    engine = open_runtime(path, engine="onnx", guard=False)
+    for found in (files := list(cache.rglob(file))):
+        content = damage(found.read_bytes())
+        found.unlink() if content is None else found.write_bytes(content)
+    assert files
+    capsys.readouterr()
+    again = open_runtime(path, engine="onnx", guard=False)
     assert "exporting it once" in capsys.readouterr().err
+    assert again.overlap == engine.overlap
+    np.testing.assert_array_equal(again.decode(LR, drawn(again, 0)), engine.decode(LR, drawn(engine, 0)))
+
+
+@pytest.mark.parametrize("record", ["{}", "[]", '{"foo": 1.0}', '{"openvino": NaN, "keras": 1.0}'])
+def test_a_damaged_measurement_is_made_again(models, cache, capsys, record):
+    path = models / "super_resolution"
+    open_runtime(path, pixels=10**7, guard=False)
+    for file in (files := list(cache.rglob(engines.FASTEST_FILE))):
+        file.write_text(record)
+    open_runtime(path, pixels=10**7, guard=False)
+    assert files
+    assert any("keras" in json.loads(file.read_text()) for file in files)
+    assert "measured here" in capsys.readouterr().err
+
+
+def test_openvino_reports_nothing_to_its_makers(tmp_path):
+    """Importing it would write an identity of the user into his home, and send an event."""
+    program = "from hcflow_tf.runtimes import openvino; openvino._core('x')"
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_commands(models, cache, tmp_path, capsys, monkeypatch):
@@ -228,12 +269,10 @@ def test_the_commands(models, cache, tmp_path, capsys, monkeypatch):
 
 
 WITHOUT_TENSORFLOW = """
-import pathlib, sys
+import sys
 sys.modules["tensorflow"] = sys.modules["keras"] = None  # importing them fails
-from hcflow_tf.runtimes import engines
 from hcflow_tf.support import cli
-engines.CACHE = pathlib.Path(sys.argv[1])
-sys.exit(cli.execute("upscale", sys.argv[2:]))
+sys.exit(cli.execute("upscale", sys.argv[1:]))
 """
 
 
@@ -252,6 +291,6 @@ def test_the_second_start_needs_no_tensorflow(models, cache, tmp_path):
             "--precision",
             precision,
         ]
-        code = [sys.executable, "-c", WITHOUT_TENSORFLOW, cache, *map(str, arguments)]
+        code = [sys.executable, "-c", WITHOUT_TENSORFLOW, *map(str, arguments)]
         done = subprocess.run(code, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr

@@ -142,11 +142,13 @@ def test_what_is_refused(alex, tmp_path, monkeypatch):
 
 
 def test_download_is_checked(tmp_path, monkeypatch):
-    monkeypatch.setattr(metric, "CACHE", tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("HCFLOW_MIRROR", "http://127.0.0.1:9")
     with pytest.raises(HCFlowError, match=r"lpips needs alexnet-owt-7be5be79\.pth: cannot download .*; or give the file as"):
         metric.open_lpips(["lpips"])
-    pathlib.Path(tmp_path / metric.FILES["alex"]).write_bytes(b"another file")
+    cached = tmp_path / "hcflow_tf" / metric.FILES["alex"]
+    cached.parent.mkdir(exist_ok=True)
+    cached.write_bytes(b"another file")
     with pytest.raises(HCFlowError, match="expected one that begins with 7be5be79"):
         metric.open_lpips(["lpips"])
 

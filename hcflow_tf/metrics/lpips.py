@@ -11,6 +11,7 @@ import numpy as np
 
 from hcflow_tf.metrics.images import UndefinedError, check_pair
 from hcflow_tf.support.errors import HCFlowError, UsageError
+from hcflow_tf.support.files import cache_folder
 
 if TYPE_CHECKING:
     from hcflow_tf.networks.lpips import LPIPS
@@ -20,7 +21,6 @@ NETWORK = {"lpips": "alex", "lpips_vgg": "vgg"}
 FILES = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
 """torchvision's, named after the first digits of their SHA-256."""
 ADDRESS = "https://download.pytorch.org/models/"
-CACHE = pathlib.Path("~/.cache/hcflow_tf")
 
 
 class Lpips:
@@ -155,7 +155,7 @@ def _download(network: str) -> pathlib.Path:
 
     name = FILES[network]
     try:
-        path = fetch(ADDRESS + name, CACHE / name)
+        path = fetch(ADDRESS + name, cache_folder() / name)
     except HCFlowError as error:
         raise HCFlowError(f"{_metric(network)} needs {name}: {error}; or give the file as --lpips-weights") from error
     start, actual = pathlib.Path(name).stem.rpartition("-")[2], digest(path)

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import statistics
@@ -25,22 +26,23 @@ from typing import Any
 import numpy as np
 
 from hcflow_tf import __version__
+from hcflow_tf.runtimes.exported import encoder_path
 from hcflow_tf.runtimes.keras import KerasRuntime
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError, UsageError, complain
-from hcflow_tf.support.files import write_atomically
+from hcflow_tf.support.files import cache_folder, write_atomically
 from hcflow_tf.support.latents import Latent, latent_shapes
 from hcflow_tf.support.quiet import held_back_stderr, start_tensorflow
 from hcflow_tf.weights.store import CONFIG_FILE, GUARD_FILE, WEIGHTS_FILE, find_model
 
-CACHE = pathlib.Path("~/.cache/hcflow_tf/engines")
 FACTS_FILE = "facts.json"
-"""Written last: with it, the files of an engine are complete."""
+"""Written last: with it, the files of an engine are complete. It holds `Facts`, and a digest of them and the files."""
 FASTEST_FILE = "fastest.json"
 MEASURED_SIDE, MEASURED_ROUNDS = 96, 5
 
 PRECISIONS = {"keras": ("float32",), "onnx": ("float32",), "openvino": ("float32", "bfloat16"), "litert": ("float32", "int8")}
 """What each engine computes in, in which float32 is exact to 1e-4 of the largest value."""
+KNOWN_PRECISIONS = ("float32", "bfloat16", "int8")
 SUFFIXES = {"onnx": ".onnx", "openvino": ".onnx", "litert": ".tflite"}
 
 
@@ -149,7 +151,7 @@ def engine_runtime(name: str | os.PathLike, engine: str, precision: str, *, guar
       HCFlowError: no such model, or the engine is not installed.
     """
     if engine == "auto":
-        engine = next(each for each, precisions in PRECISIONS.items() if precision in precisions)
+        engine = next((each for each, precisions in PRECISIONS.items() if precision in precisions), engine)
     _check_precision(engine, precision)
     if engine == "keras":
         return KerasRuntime(name, guard=guard)
@@ -158,6 +160,10 @@ def engine_runtime(name: str | os.PathLike, engine: str, precision: str, *, guar
 
 
 def _check_precision(engine: str, precision: str) -> None:
+    if precision not in KNOWN_PRECISIONS:
+        raise UsageError(f"--precision {precision}: there is {', '.join(KNOWN_PRECISIONS)}")
+    if engine not in PRECISIONS:
+        raise UsageError(f"--runtime {engine}: there is auto, {', '.join(PRECISIONS)}")
     if precision not in PRECISIONS[engine]:
         able = " or ".join(f"--runtime {each}" for each, precisions in PRECISIONS.items() if precision in precisions)
         raise UsageError(f"--precision {precision}: {engine} computes in {' or '.join(PRECISIONS[engine])}; take {able}")
@@ -181,23 +187,43 @@ def _files(name: str, engine: str, precision: str, guard: bool) -> tuple[pathlib
     """The decoder's file in the cache, exported if it is not there, and what the model is."""
     suffix = SUFFIXES[engine]
     kind = "int8" if precision == "int8" else "float32"
-    folder = CACHE.expanduser() / _key(find_model(name), guard) / f"{kind}{suffix}"
+    folder = _folder(name, guard) / f"{kind}{suffix}"
     path = folder / f"decoder{suffix}"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        facts = Facts.from_json(json.loads((folder / FACTS_FILE).read_text(encoding="utf-8")))
-        if path.is_file():
-            return path, facts
+        record = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
+        if record["digest"] == _digest(path, record["facts"]):
+            return path, Facts.from_json(record["facts"])
     complain("hcflow: note", f"{name}: exporting it once for --runtime {engine}, to {folder}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise HCFlowError(f"{folder}: {error.strerror}") from error
+        raise HCFlowError(f"{folder}: {error.strerror}; XDG_CACHE_HOME names another place") from error
     start_tensorflow()
     with held_back_stderr(), contextlib.redirect_stdout(sys.stderr):
         _export(name, path, kind, guard)
     facts = Facts.of(KerasRuntime(name, guard=guard))
-    write_atomically(folder / FACTS_FILE, (json.dumps(dataclasses.asdict(facts)) + "\n").encode())
+    values = json.loads(json.dumps(dataclasses.asdict(facts)))
+    write_atomically(folder / FACTS_FILE, (json.dumps({"facts": values, "digest": _digest(path, values)}) + "\n").encode())
     return path, facts
+
+
+def _digest(decoder: pathlib.Path, facts: dict[str, Any]) -> str:
+    """Of an engine's files; with the facts, so that damage shows wherever it is.
+
+    Raises:
+      OSError: there is no decoder.
+    """
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    encoder = encoder_path(decoder)
+    for path in (decoder, *([encoder] if encoder.is_file() else [])):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _folder(name: str | os.PathLike, guard: bool) -> pathlib.Path:
+    """Of a model's files in the cache."""
+    return cache_folder() / "engines" / _key(find_model(name), guard)
 
 
 def _key(directory: pathlib.Path, guard: bool) -> str:
@@ -222,8 +248,8 @@ def _export(name: str, path: pathlib.Path, precision: str, guard: bool) -> None:
     writer.run(parser.parse_args(options if guard else [*options, "--no-guard"]))
 
 
-def fastest(name: str | os.PathLike, *, guard: bool = True) -> str:
-    """The engine that decodes this model fastest on this machine in float32: Keras, or OpenVINO where it is installed.
+def fastest_runtime(name: str | os.PathLike, *, guard: bool = True) -> Runtime:
+    """The model in the engine that decodes it fastest on this machine in float32: Keras, or OpenVINO where it is installed.
 
     Measured once, in turn, at temperature 0, and kept beside the engine's files. Where the engine cannot be made ready (no
     exporter, no room for its files), that is said, and Keras it is.
@@ -232,22 +258,33 @@ def fastest(name: str | os.PathLike, *, guard: bool = True) -> str:
       HCFlowError: no such model.
     """
     if importlib.util.find_spec("openvino") is None:
-        return "keras"
-    record = CACHE.expanduser() / _key(find_model(name), guard) / FASTEST_FILE
+        return KerasRuntime(name, guard=guard)
+    record = _folder(name, guard) / FASTEST_FILE
     try:
-        seconds = {str(engine): float(value) for engine, value in json.loads(record.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        try:
-            openvino = engine_runtime(name, "openvino", "float32", guard=guard)
-            seconds = _measure({"openvino": openvino, "keras": KerasRuntime(name, guard=guard)})
+        openvino, keras = engine_runtime(name, "openvino", "float32", guard=guard), None
+        seconds = _measured(record)
+        if seconds is None:
+            keras = KerasRuntime(name, guard=guard)
+            seconds = _measure({"openvino": openvino, "keras": keras})
             write_atomically(record, (json.dumps(seconds) + "\n").encode())
-        except HCFlowError as error:
-            complain("hcflow: note", f"{name} runs with --runtime keras: {error}")
-            return "keras"
+    except HCFlowError as error:
+        complain("hcflow: note", f"{name} runs with --runtime keras: {error}")
+        return KerasRuntime(name, guard=guard)
     best = min(seconds, key=lambda engine: seconds[engine])
     times = ", ".join(f"{engine} {1e6 * value / MEASURED_SIDE**2:.0f}" for engine, value in seconds.items())
     complain("hcflow: note", f"{name} runs with --runtime {best}, measured here in microseconds per LR pixel: {times}")
-    return best
+    return openvino if best == "openvino" else keras or KerasRuntime(name, guard=guard)
+
+
+def _measured(record: pathlib.Path) -> dict[str, float] | None:
+    """What `fastest_runtime` has written, if that is it."""
+    try:
+        seconds = {str(engine): float(value) for engine, value in json.loads(record.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    return (
+        seconds if seconds.keys() == {"openvino", "keras"} and all(0 < value < math.inf for value in seconds.values()) else None
+    )
 
 
 def _measure(runtimes: dict[str, Runtime]) -> dict[str, float]:

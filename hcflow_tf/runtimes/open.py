@@ -6,7 +6,7 @@ import os
 import pathlib
 
 from hcflow_tf.runtimes.bicubic import BICUBIC, BicubicRuntime
-from hcflow_tf.runtimes.engines import SUFFIXES, engine_runtime, fastest, open_engine_file
+from hcflow_tf.runtimes.engines import SUFFIXES, engine_runtime, fastest_runtime, open_engine_file
 from hcflow_tf.runtimes.light import GPU, MAX_LR_PIXELS, light_runtime
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError, UsageError
@@ -70,7 +70,7 @@ def _open(name: str, path: pathlib.Path, guard: bool, engine: str, precision: st
         if pixels <= MAX_LR_PIXELS and (light := light_runtime(name)):
             return light
         if pixels >= MANY_LR_PIXELS and not GPU.exists():
-            engine = fastest(name, guard=guard)
+            return fastest_runtime(name, guard=guard)
     return engine_runtime(name, engine, precision, guard=guard)
 
 

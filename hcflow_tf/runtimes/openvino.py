@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import sys
 from typing import Any, Literal
 
 from hcflow_tf.runtimes.onnx import OnnxGraph, OnnxRuntime, not_readable
@@ -44,6 +45,8 @@ class OpenVINORuntime(OnnxRuntime):
 
 
 def _core(path: str | os.PathLike) -> Any:
+    for module in ("openvino_telemetry", "openvino_telemetry.backend"):
+        sys.modules.setdefault(module, None)  # type: ignore[arg-type]  # as if not installed: it reports imports to its makers
     try:
         import openvino
     except ImportError as error:

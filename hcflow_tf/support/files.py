@@ -64,6 +64,12 @@ def expand_user(path: str | os.PathLike) -> pathlib.Path:
         return path
 
 
+def cache_folder() -> pathlib.Path:
+    """Where what can be made or fetched again is kept: hcflow_tf in XDG_CACHE_HOME, by default ~/.cache."""
+    base = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else expand_user("~/.cache")) / "hcflow_tf"
+
+
 def read_file(path: str | os.PathLike, *, limit: int) -> bytes:
     """The content of a file.
 
