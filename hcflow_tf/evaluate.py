@@ -24,9 +24,11 @@ Of models:
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import pathlib
+from collections.abc import Callable
 
 from hcflow_tf.images import batch
 from hcflow_tf.support import cli
@@ -86,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     work, images = batch.Batch("evaluate"), {}
 
     def evaluate(pair: Pair) -> str:
-        by_temperature = _evaluate(scaler, pair, temperatures, args)
+        by_temperature = _evaluate(scaler, pair, temperatures, args, work.remark)
         images[pair.hr.name] = by_temperature
         return ", ".join(f"{_note(metrics)} at tau {tau}" for tau, metrics in by_temperature.items())
 
@@ -120,7 +122,8 @@ def _run_on_images(args: argparse.Namespace) -> int:
     work, images = batch.Batch("evaluate"), {}
 
     def measure(output) -> str:
-        images[output.pair.hr.name] = measure_output(output, scale, args.metrics, args.lpips)
+        undefined = functools.partial(_say_undefined, work.remark, str(output.sr))
+        images[output.pair.hr.name] = measure_output(output, scale, args.metrics, args.lpips, undefined)
         return _note(images[output.pair.hr.name])
 
     work.run(outputs, lambda output: output.sr.name, measure)
@@ -130,15 +133,17 @@ def _run_on_images(args: argparse.Namespace) -> int:
             write_atomically(args.output, (json.dumps(report, indent=2) + "\n").encode())
         print(f"{args.images} x{scale}, {len(images)} images against {args.hr}")
         print(metrics_table({"mean": report["mean"]}, label=""))
+        _print_counts(list(images.values()), "")
     return work.exit_code
 
 
-def _evaluate(scaler, pair, temperatures: list[float], args: argparse.Namespace) -> dict[str, dict[str, float]]:
+def _evaluate(
+    scaler, pair, temperatures: list[float], args: argparse.Namespace, remark: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
     from hcflow_tf.data.pairs import load_pair
     from hcflow_tf.images.images import ImageError, write_image
     from hcflow_tf.inference.evaluation import Evaluation
     from hcflow_tf.inference.measurement import check_measurable
-    from hcflow_tf.metrics.images import UndefinedError
     from hcflow_tf.support.errors import HCFlowError
 
     try:
@@ -149,16 +154,18 @@ def _evaluate(scaler, pair, temperatures: list[float], args: argparse.Namespace)
         raise HCFlowError(f"{error}; {args.model} is for x{scaler.scale}") from error
     check_measurable(pair.hr, hr, scaler.scale)
     options = {"metrics": args.metrics, "lpips": args.lpips, "likelihood": not args.no_likelihood}
-    evaluation, by_temperature = Evaluation(scaler, hr, lr, seed=args.seed, **options), {}
+    undefined = functools.partial(_say_undefined, remark, f"{pair.hr}, restored")
+    evaluation, by_temperature = Evaluation(scaler, hr, lr, seed=args.seed, undefined=undefined, **options), {}
     for temperature in temperatures:
-        try:
-            restored, by_temperature[str(temperature)] = evaluation.sample(temperature, args.samples)
-        except UndefinedError as error:
-            raise ImageError(f"{pair.hr}, restored at tau {temperature}: {error}") from error
+        restored, by_temperature[str(temperature)] = evaluation.sample(temperature, args.samples)
         if args.save_images:
             for target, image in zip(_saved(args, pair, temperature), restored, strict=True):
                 write_image(target, image)
     return by_temperature
+
+
+def _say_undefined(remark: Callable[[str], None], name: str, what: str) -> None:
+    remark(f"{name}: {what}")
 
 
 def _check_metrics(args: argparse.Namespace) -> None:
@@ -177,8 +184,9 @@ def _note(figures: dict[str, float]) -> str:
     """The first figure that a reader looks for."""
     if "psnr_y" in figures:
         return f"{figures['psnr_y']:.2f} dB Y"
-    name, value = next(iter(figures.items()))
-    return f"{name} {value:.2f}"
+    from hcflow_tf.metrics.table import format_metric
+
+    return next((f"{name} {format_metric(name, value)}" for name, value in figures.items()), "no figure")
 
 
 def _temperatures(args: argparse.Namespace, runtime) -> list[float]:
@@ -227,6 +235,16 @@ def _print_table(report: dict, folder: str) -> None:
 
     print(f"{report['model']} x{report['scale']}, mean of {len(report['images'])} images in {folder}")
     print(metrics_table(report["mean"]["temperature"], label="temperature"))
+    for temperature in report["mean"]["temperature"]:
+        _print_counts([image["temperature"][temperature] for image in report["images"].values()], f" at {temperature}")
+
+
+def _print_counts(rows: list[dict[str, float]], where: str) -> None:
+    """Says which means are not of all images."""
+    for name in dict.fromkeys(name for row in rows for name in row):
+        count = sum(name in row for row in rows)
+        if count < len(rows):
+            print(f"{name}{where}: of {count} of {len(rows)} images")
 
 
 if __name__ == "__main__":

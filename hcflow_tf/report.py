@@ -99,9 +99,13 @@ def markdown(rows: Sequence[Row], *, spread: bool = False) -> str:
     """The table, columns aligned, best bold and second underlined; an arrow says which way is better."""
     from hcflow_tf.metrics.table import format_metric, higher_is_better
 
-    columns = [["model", *(row.name.replace("|", "\\|") for row in rows)]]
+    columns = [["model", *(" ".join(row.name.split()).replace("|", "\\|") for row in rows)]]
     for figure in figure_names(rows):
         means = [format_metric(figure, row.mean(figure)) for row in rows]
+        means = [
+            f"{mean} (of {count})" if 0 < (count := len(row.values(figure))) < len(row.images) else mean
+            for row, mean in zip(rows, means, strict=True)
+        ]
         better = higher_is_better(figure)
         cells = _mark(means, better)
         if spread:
@@ -131,10 +135,11 @@ def comma_separated(rows: Sequence[Row], *, spread: bool = False) -> str:
 
 
 def _mark(cells: list[str], higher_is_better: bool) -> list[str]:
-    """Bold for the best and underlined for the second of the printed values, where there are several."""
-    ranked = sorted({float(cell) for cell in cells if cell != "-"}, reverse=higher_is_better)
+    """Bold for the best and underlined for the second of the printed values, where there are several of all images."""
+    values = {cell: float(cell) for cell in cells if cell != "-" and "(" not in cell}
+    ranked = sorted(set(values.values()), reverse=higher_is_better)
     marks = dict(zip(ranked, ("**{}**", "<u>{}</u>"), strict=False)) if len(ranked) > 1 else {}
-    return [cell if cell == "-" else marks.get(float(cell), "{}").format(cell) for cell in cells]
+    return [marks.get(values[cell], "{}").format(cell) if cell in values else cell for cell in cells]
 
 
 def _rows(name: str, images: Mapping[str, Mapping]) -> list[Row]:
@@ -164,7 +169,7 @@ def _read(path: str) -> dict:
 
 
 def _is_report(report: object) -> bool:
-    if not isinstance(report, dict) or not {"model", "scale"} <= report.keys():
+    if not isinstance(report, dict) or not isinstance(report.get("model"), str) or type(report.get("scale")) is not int:
         return False
     images = report.get("images")
     if not isinstance(images, dict) or not images:

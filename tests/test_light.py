@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from hcflow_tf import list_models
+from hcflow_tf.images.images import read_image, write_image
 from hcflow_tf.runtimes import light
 from hcflow_tf.runtimes.engines import EngineRuntime
 from hcflow_tf.runtimes.keras import KerasRuntime
@@ -56,6 +57,11 @@ def test_the_commands_need_no_tensorflow_for_a_small_picture(command, tmp_path):
     subprocess.run(arguments, cwd=tmp_path, check=True, capture_output=True, timeout=120)
     with Image.open(tmp_path / "out/a.png") as image:
         assert image.size == ((144, 160) if command == "upscale" else (9, 10))
+    if command == "upscale":  # 16 bits in and out
+        write_image(tmp_path / "b.png", photograph(40, 36).astype(np.uint16) * 257)
+        arguments[-3] = "b.png"
+        subprocess.run(arguments, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+        assert read_image(tmp_path / "out/b.png").bit_depth == 16
     sampled = subprocess.run([*arguments, "--samples", "2", "--overwrite"], cwd=tmp_path, capture_output=True, timeout=120)
     assert sampled.returncode  # without TensorFlow there are no samples
 

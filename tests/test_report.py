@@ -148,6 +148,17 @@ def test_equal_as_printed_is_equal(tmp_path, monkeypatch, capsys):
     assert cells == ["**30.00**", "**30.00**", "<u>29.00</u>", "28.00"]
 
 
+def test_a_mean_of_some_images_is_compared_with_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    some = {"1.png": {"psnr_y": 28.0, "niqe": 1.0}, "2.png": {"psnr_y": 30.0}}
+    files = [write_report("s\nome", some)]
+    files += [write_report(f"all{niqe}", {name: {"psnr_y": 31.0, "niqe": niqe} for name in some}) for niqe in (4.0, 5.0)]
+    assert cli.execute("report", files) == 0
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert lines[2] == ["s ome", "<u>29.00</u>", "1.00 (of 1)"]
+    assert [line[2] for line in lines[3:]] == ["**4.00**", "<u>5.00</u>"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -156,6 +167,8 @@ def test_equal_as_printed_is_equal(tmp_path, monkeypatch, capsys):
         ({"images": {"1.png": {"psnr_y": 1.0}}}, "other.json: was not measured on the images of plain.json: 2.png in plain.json"),
         ({"images": {"1.png": {"psnr_y": "high"}}}, "other.json: is not a report of hcflow evaluate --output"),
         ({"images": []}, "other.json: is not a report of hcflow evaluate --output"),
+        ({"model": ["a"]}, "other.json: is not a report of hcflow evaluate --output"),
+        ({"scale": [4]}, "other.json: is not a report of hcflow evaluate --output"),
     ],
 )
 def test_reports_that_cannot_stand_beside_each_other(changes, message, reports, capsys):

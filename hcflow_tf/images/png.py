@@ -1,4 +1,4 @@
-"""PNG where Pillow does not do: 16-bit colour, by libpng through TensorFlow, and the chunks that say what colours mean."""
+"""PNG where Pillow does not do: 16-bit colour, by imagecodecs, and the chunks that say what colours mean."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from hcflow_tf.images.metadata import Metadata
-from hcflow_tf.support.quiet import start_tensorflow
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SIGNATURE_AND_HEADER = len(_SIGNATURE) + 25
@@ -51,13 +50,16 @@ def decode_16_bit(path: str | os.PathLike, channels: int) -> np.ndarray:
     Raises:
       ValueError: the file is damaged.
     """
-    start_tensorflow()
-    import tensorflow as tf
+    import imagecodecs
 
     try:
-        return tf.io.decode_png(pathlib.Path(path).read_bytes(), channels=channels, dtype=tf.uint16).numpy()
-    except tf.errors.InvalidArgumentError as error:  # whose words are about TensorFlow
+        pixels = imagecodecs.png_decode(pathlib.Path(path).read_bytes())
+    except imagecodecs.PngError as error:
         raise ValueError("the pixels cannot be unpacked") from error
+    pixels = np.atleast_3d(pixels)
+    if pixels.shape[2] == 2 and channels == 4:
+        pixels = pixels[..., [0, 0, 0, 1]]
+    return pixels[..., :channels]
 
 
 def write(path: pathlib.Path, pixels: np.ndarray, icc_profile: bytes | None, text: Mapping[str, str], metadata: Metadata) -> None:
@@ -75,11 +77,10 @@ def write(path: pathlib.Path, pixels: np.ndarray, icc_profile: bytes | None, tex
     if pixels.dtype == np.uint8:
         Image.fromarray(pixels).save(path, "PNG", pnginfo=entries, **options)
         return
-    start_tensorflow()
-    import tensorflow as tf
+    import imagecodecs
 
-    # TensorFlow writes the pixels; all else is that of a picture of one pixel that Pillow writes.
-    one, encoded = io.BytesIO(), tf.io.encode_png(pixels).numpy()
+    # imagecodecs writes the pixels; all else is that of a picture of one pixel that Pillow writes.
+    one, encoded = io.BytesIO(), imagecodecs.png_encode(pixels)
     Image.new("RGB", (1, 1)).save(one, "PNG", pnginfo=entries, **options)
     chunks = b"".join(_chunk(kind, content) for kind, content in _ancillary(one.getvalue()))
     path.write_bytes(encoded[:_SIGNATURE_AND_HEADER] + chunks + encoded[_SIGNATURE_AND_HEADER:])

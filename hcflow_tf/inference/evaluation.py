@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class Evaluation:
         seed: int = 0,
         metrics: Sequence[str] = DEFAULT_METRICS,
         lpips: Mapping[str, Lpips] | None = None,
+        undefined: Callable[[str], object] | None = None,
         likelihood: bool = True,
         quantization_levels: int = 256,
     ):
@@ -43,12 +44,13 @@ class Evaluation:
           seed: of the latents and the dequantisation noise.
           metrics: of `report.METRICS`.
           lpips: as `report.image_metrics` takes it.
+          undefined: as `report.image_metrics` takes it.
           likelihood: whether to compute bits_per_dim, where the model has it.
           quantization_levels: q of the dequantisation noise.
         """
         self._scaler, self._seed, self._lpips = scaler, seed, lpips or {}
         self._makes_lr = scaler.runtime.makes_lr
-        self._measurement = Measurement(hr, lr, scaler.scale, metrics, lpips)
+        self._measurement = Measurement(hr, lr, scaler.scale, metrics, lpips, undefined)
         self.given_lr, self._independent_of_temperature = lr, Metrics()
         if scaler.runtime.can_downscale:
             encoded = quantize(scaler.downscale(to_float(hr)))
@@ -69,7 +71,7 @@ class Evaluation:
         """
         images = self.draw(temperature, samples)
         figures = self._measurement.restored(images, from_own_lr=self._makes_lr)
-        if not self._makes_lr and "lpips" in self._lpips and len(images) > 1:
+        if not self._makes_lr and "lpips" in self._lpips:
             figures |= self._measurement.ntire(images)
         return images, figures | self._independent_of_temperature
 

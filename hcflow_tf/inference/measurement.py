@@ -44,10 +44,11 @@ class Measurement:
         scale: int,
         metrics: Sequence[str] = DEFAULT_METRICS,
         lpips: Mapping[str, Lpips] | None = None,
+        undefined: Callable[[str], object] | None = None,
     ):
-        """Args: hr, [scale h, scale w, 3]; lr, [h, w, 3] or None; metrics and lpips as `report.image_metrics` takes them."""
+        """Args: hr, [scale h, scale w, 3]; lr, [h, w, 3] or None; the others as `report.image_metrics` takes them."""
         self._hr, self._lr, self._scale = hr, lr, scale
-        self._names, self._lpips = metrics, lpips or {}
+        self._names, self._lpips, self._undefined = metrics, lpips or {}, undefined
 
     def restored(self, images: Sequence[np.ndarray], *, from_own_lr: bool = False) -> Metrics:
         """The figures of an image, or the means over the samples of one, and `diversity` of two samples or more.
@@ -57,9 +58,10 @@ class Measurement:
           from_own_lr: they were not made from the LR image but from one that the model made: then consistency says nothing.
 
         Raises:
-          UndefinedError: LPIPS, NIQE or BRISQUE has no value for an image.
+          UndefinedError: LPIPS, NIQE or BRISQUE has no value for an image, and nobody is told.
         """
-        figures = mean_metrics([image_metrics(image, self._hr, self._scale, self._names, self._lpips) for image in images])
+        rows = [image_metrics(image, self._hr, self._scale, self._names, self._lpips, self._undefined) for image in images]
+        figures = {name: value for name, value in mean_metrics(rows).items() if all(name in row for row in rows)}
         if len(images) > 1:
             figures["diversity"] = diversity(images)
         if not from_own_lr:

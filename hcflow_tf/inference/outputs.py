@@ -6,14 +6,13 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from hcflow_tf.data.pairs import Pair, find_images, fit_to_scale, load_files, pair_names, stem_key
 from hcflow_tf.images.images import ImageError, read_image
 from hcflow_tf.inference.measurement import Measurement, Metrics, check_measurable
-from hcflow_tf.metrics.images import UndefinedError
 from hcflow_tf.metrics.lpips import Lpips
 from hcflow_tf.support.errors import HCFlowError
 
@@ -60,10 +59,17 @@ def match_outputs(
     return [Output(found[key], pair) for key, pair in by_stem.items()]
 
 
-def measure_output(output: Output, scale: int, metrics: Sequence[str], lpips: Mapping[str, Lpips] | None = None) -> Metrics:
+def measure_output(
+    output: Output,
+    scale: int,
+    metrics: Sequence[str],
+    lpips: Mapping[str, Lpips] | None = None,
+    undefined: Callable[[str], object] | None = None,
+) -> Metrics:
     """The figures of one image: those of `report.image_metrics`, consistency and, with an LR image, ntire_lr_psnr.
 
-    Compared is the part of HR that is a multiple of the scale, as when a model is evaluated.
+    `undefined` is told of figures that have no value for it. Compared is the part of HR that is a multiple of the scale, as when
+    a model is evaluated.
 
     Raises:
       ImageError: a file is unreadable, of another size, gray beside colour, or too small to measure.
@@ -80,11 +86,8 @@ def measure_output(output: Output, scale: int, metrics: Sequence[str], lpips: Ma
     if image.is_gray and not _is_gray(hr):
         raise ImageError(f"{output.sr}: expected colours as in {output.pair.hr}, found a gray image")
     restored = [sr[: hr.shape[0], : hr.shape[1]]]
-    measurement = Measurement(hr, None if lr is None else lr_cut, scale, metrics, lpips)
-    try:
-        return measurement.restored(restored) | measurement.ntire(restored)
-    except UndefinedError as error:
-        raise ImageError(f"{output.sr}: {error}") from error
+    measurement = Measurement(hr, None if lr is None else lr_cut, scale, metrics, lpips, undefined)
+    return measurement.restored(restored) | measurement.ntire(restored)
 
 
 def _owner(stem: str, owners: dict[str, Pair], scale: int) -> str | None:

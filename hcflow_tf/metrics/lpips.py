@@ -103,17 +103,17 @@ def open_lpips(metrics: Sequence[str], files: Sequence[str | os.PathLike] = ()) 
     wanted = {NETWORK[name]: name for name in metrics if name in NETWORK}
     if not wanted and not files:
         return {}
-    start_tensorflow()
     states: dict[str, tuple[pathlib.Path, dict[str, np.ndarray]]] = {}
     for file in map(pathlib.Path, files):
         network, state = _read_backbone(file)
         if network not in wanted:
             raise UsageError(f"--lpips-weights {file}: is for {_metric(network)}, which --metrics does not name")
         states[network] = file, state
+    for network in wanted.keys() - states.keys():
+        states[network] = (file := _download(network)), read_state_dict(file)
+    start_tensorflow()  # only now: a wrong file is told at once
     opened = {}
     for network, name in wanted.items():
-        if network not in states:
-            states[network] = (file := _download(network)), read_state_dict(file)
         file, state = states[network]
         try:
             opened[name] = Lpips(network, state)

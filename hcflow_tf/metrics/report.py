@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from hcflow_tf.metrics.brisque import brisque
-from hcflow_tf.metrics.images import check_pair, crop_border
+from hcflow_tf.metrics.images import UndefinedError, check_pair, crop_border
 from hcflow_tf.metrics.lpips import NETWORK, Lpips
 from hcflow_tf.metrics.luma import rgb_to_y
 from hcflow_tf.metrics.niqe import niqe, niqe_y
@@ -34,6 +35,7 @@ def image_metrics(
     scale: int,
     metrics: Sequence[str] = DEFAULT_METRICS,
     lpips: Mapping[str, Lpips] | None = None,
+    undefined: Callable[[str], object] | None = None,
 ) -> dict[str, float]:
     """The figures of one image, by default PSNR (dB) and SSIM.
 
@@ -46,13 +48,14 @@ def image_metrics(
       scale: the super-resolution factor.
       metrics: of `METRICS`.
       lpips: the measures lpips and lpips_vgg, where `metrics` names them; see `lpips.open_lpips`.
+      undefined: is told of each figure that has no value for `sr`, which is then left out; None raises the error.
 
     Returns:
       psnr_rgb, ssim_rgb, psnr_y, ssim_y, lpips, lpips_vgg, niqe, niqe_y, brisque, those that were asked for; all finite.
 
     Raises:
       HCFlowError: the shapes differ, or the images are too small or not RGB.
-      UndefinedError: LPIPS, NIQE or BRISQUE has no value for `sr`.
+      UndefinedError: LPIPS, NIQE or BRISQUE has no value for `sr`, and nobody is told.
     """
     cropped_sr, cropped_hr = (crop_border(image, scale) for image in check_pair(sr, hr))
     sr_y, hr_y = rgb_to_y(cropped_sr), rgb_to_y(cropped_hr)
@@ -62,5 +65,14 @@ def image_metrics(
         for name, measure in _PAIRWISE.items()
         if name in metrics
     }
-    figures |= {name: measure(sr, hr) for name, measure in (lpips or {}).items() if name in metrics}
-    return figures | {name: measure(sr, scale) for name, measure in _ALONE.items() if name in metrics}
+    others = {name: functools.partial(measure, sr, hr) for name, measure in (lpips or {}).items()}
+    others |= {name: functools.partial(measure, sr, scale) for name, measure in _ALONE.items()}
+    for name, figure in others.items():
+        if name in metrics:
+            try:
+                figures[name] = figure()
+            except UndefinedError as error:
+                if undefined is None:
+                    raise
+                undefined(f"no {name}: {error}")
+    return figures

@@ -99,14 +99,17 @@ class FlowModel:
 
         Args:
           hr: [batch, height, width, 3] in [0, 1], height and width divisible by the scale (`config.hr_multiple`).
-          lr: its LR image, for a model that is conditioned on it (`flow.needs_lr`). Where it is no output, None comes back.
+          lr: its LR image, for a model that is conditioned on it (`flow.needs_lr`). Where it is no output of the flow, it comes
+            back as it is.
 
         Raises:
           ValueError: the shape does not fit, or hr is of integers; names what was expected and what came. Or the model has
             no encoder.
         """
         parts, _ = self.encode_and_log_det(hr, lr)
-        return (parts[0], parts[1:]) if self.flow.has_lr else (None, parts)
+        if self.flow.has_lr:
+            return parts[0], parts[1:]
+        return None if lr is None else self._image("lr", lr), parts
 
     def encode_and_log_det(self, hr: tf.Tensor, lr: tf.Tensor | None = None) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Returns [lr, z_1, ..., z_L] and log|det d[lr, z]/d hr|, [batch], nats; see `encode`."""

@@ -14,15 +14,17 @@ Weights = Mapping[str, np.ndarray]
 
 
 def obstacles(old: SystemConfig, new: SystemConfig) -> list[str]:
-    """The keys in which a model `new` is not a larger `old`, nor has it inside; empty if `grow` can make it."""
+    """In what a model `new` is not a larger `old`, nor has it inside, in words; empty if `grow` can make it."""
     if old.system in new.INSIDE:
-        return [here for key, here in new.INSIDE[old.system].keys.items() if getattr(old, key) != getattr(new, here)]
-    if old.system != new.system:
-        return ["system"]
-    keys = [key for key in type(new).model_fields if key not in (*new.GROWING, *new.FREE)]
-    fixed = [key for key in keys if getattr(old, key) != getattr(new, key)]
-    shrinking = [key for key in new.GROWING if np.any(np.less(getattr(new, key), getattr(old, key)))]
-    return fixed + shrinking
+        keys = [(key, here) for key, here in new.INSIDE[old.system].keys.items() if getattr(old, key) != getattr(new, here)]
+    elif old.system != new.system:
+        keys = [("system", "system")]
+    else:
+        same = [key for key in type(new).model_fields if key not in (*new.GROWING, *new.FREE)]
+        differing = [key for key in same if getattr(old, key) != getattr(new, key)]
+        differing += [key for key in new.GROWING if np.any(np.less(getattr(new, key), getattr(old, key)))]
+        keys = [(key, key) for key in differing]
+    return [f"model.{here} is {getattr(new, here)} here, {getattr(old, key)} there" for key, here in keys]
 
 
 def grow(weights: Weights, initial: Weights, old: SystemConfig, new: SystemConfig) -> dict[str, np.ndarray]:

@@ -188,10 +188,8 @@ def _load_start(model: TrainedModel, config: Config, start_from: str) -> SystemC
     """Takes up another model's weights and returns what it is."""
     directory = find_model(start_from)
     other = load_config(directory / CONFIG_FILE).model
-    if keys := obstacles(other, config.model):
-        raise HCFlowError(
-            f"training.start_from: {directory} is another kind of model or a larger one (model.{', model.'.join(keys)})"
-        )
+    if differences := obstacles(other, config.model):
+        raise HCFlowError(f"training.start_from: {directory} is another kind of model or a larger one: {'; '.join(differences)}")
     weights = read_weights(directory / WEIGHTS_FILE)
     check_fits(weights, other, source=directory)
     initial = {name: np.asarray(variable) for name, variable in model.named_weights().items()}
