@@ -148,7 +148,7 @@ def test_a_served_graph_reads_a_file_as_the_command_does_or_refuses_it(folder, f
         assert why in refused[name]
 
 
-@pytest.mark.parametrize("model", ["bicubic", "sr-x4-compact", "rescale-x4-compact"])
+@pytest.mark.parametrize("model", ["bicubic", "sr-x4-compact", "rescale-x4-compact-2"])
 def test_hidden_colours_stay_hidden_and_gray_stays_gray(folder, files, model, tmp_path):
     scaler = Scaler(open_runtime(model))
     small, large = tmp_path / "small.png", tmp_path / "large.png"

@@ -2,7 +2,8 @@
 
     python docs/models/pictures.py
 
-For each shipped model, NAME.png (photographs, by `hcflow compare`) and NAME-limits.png: JPEG noise, text and a face.
+For each shipped model, NAME.png (photographs, by `hcflow compare`) and NAME-limits.png: JPEG noise, text and a face; the
+model for faces shows a face, cut as those of its training.
 """
 
 from __future__ import annotations
@@ -36,15 +37,24 @@ def hard_cases(folder: pathlib.Path) -> None:
         Image.fromarray(face).save(folder / "3-face.png")
 
 
+def face(folder: pathlib.Path) -> None:
+    """Writes a face of 160 x 160 as those of CelebA are cut."""
+    photographs = pathlib.Path(importlib.util.find_spec("skimage").origin).parent / "data"
+    folder.mkdir()
+    with Image.open(photographs / "astronaut.png") as astronaut:
+        astronaut.convert("RGB").crop((140, 10, 308, 178)).resize((160, 160), Image.Resampling.LANCZOS).save(folder / "face.png")
+
+
 def main() -> None:
     """Writes all pictures."""
     with tempfile.TemporaryDirectory() as name:
-        folder = pathlib.Path(name)
-        hard_cases(folder)
+        hard, faces = pathlib.Path(name), pathlib.Path(name) / "faces"
+        hard_cases(hard)
+        face(faces)
         for model in list_models():
-            cli.execute("compare", ["--model", model, "-o", str(HERE / f"{model}.png"), "--overwrite"])
-            limits = ["--hr", str(folder), "-o", str(HERE / f"{model}-limits.png"), "--overwrite"]
-            cli.execute("compare", ["--model", model, *limits])
+            of_faces = ["--hr", str(faces)] if model.startswith("face") else []
+            cli.execute("compare", ["--model", model, *of_faces, "-o", str(HERE / f"{model}.png"), "--overwrite"])
+            cli.execute("compare", ["--model", model, "--hr", str(hard), "-o", str(HERE / f"{model}-limits.png"), "--overwrite"])
 
 
 if __name__ == "__main__":
