@@ -50,7 +50,7 @@ def test_case_trains_and_stays_a_bijection(case):
     assert np.mean(changed) > 0.95
     own_lr, latents = model.encode(hr, lr)
     given = np.asarray(own_lr)
-    assert np.array_equal(given, lr) == (case in (1, 2))  # no output of theirs: the given one comes back
+    assert np.allclose(given, lr, atol=1e-6) == (case in (1, 2))  # no output of theirs: the given one comes back
     if case == 3:  # y_2 is an output, but what conditions level 2 is the given LR image
         restored = model.flow.inverse_and_log_det([own_lr, *latents], lr=lr)[0]
     else:
@@ -60,7 +60,7 @@ def test_case_trains_and_stays_a_bijection(case):
     np.testing.assert_allclose(folded.decode(lr, latents), model.decode(lr, latents), atol=1e-4)
     np.testing.assert_allclose(folded.log_prob(hr, lr), model.log_prob(hr, lr), rtol=1e-4)
     figures, pictures = validate(model, [("a", (hr[0] * 255).astype(np.uint8), (lr[0] * 255).astype(np.uint8))])
-    assert np.isfinite(figures["bits_per_dim"]) and ("lr_psnr" in figures) == (own_lr is not None)
+    assert np.isfinite(figures["bits_per_dim"]) and ("lr_psnr" in figures) == (case not in (1, 2))
     assert len(pictures) == 4
 
 
