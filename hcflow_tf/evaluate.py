@@ -122,8 +122,9 @@ def _run_on_images(args: argparse.Namespace) -> int:
     work, images = batch.Batch("evaluate"), {}
 
     def measure(output) -> str:
-        undefined = functools.partial(_say_undefined, work.remark, str(output.sr))
-        images[output.pair.hr.name] = measure_output(output, scale, args.metrics, args.lpips, undefined)
+        images[output.pair.hr.name] = measure_output(
+            output, scale, args.metrics, args.lpips, lambda what: work.remark(f"{output.sr}: {what}")
+        )
         return _note(images[output.pair.hr.name])
 
     work.run(outputs, lambda output: output.sr.name, measure)
@@ -154,7 +155,7 @@ def _evaluate(
         raise HCFlowError(f"{error}; {args.model} is for x{scaler.scale}") from error
     check_measurable(pair.hr, hr, scaler.scale)
     options = {"metrics": args.metrics, "lpips": args.lpips, "likelihood": not args.no_likelihood}
-    undefined = functools.partial(_say_undefined, remark, f"{pair.hr}, restored")
+    undefined = functools.cache(lambda what: remark(f"{pair.hr}, restored: {what}"))  # once, however many samples lack it
     evaluation, by_temperature = Evaluation(scaler, hr, lr, seed=args.seed, undefined=undefined, **options), {}
     for temperature in temperatures:
         restored, by_temperature[str(temperature)] = evaluation.sample(temperature, args.samples)
@@ -162,10 +163,6 @@ def _evaluate(
             for target, image in zip(_saved(args, pair, temperature), restored, strict=True):
                 write_image(target, image)
     return by_temperature
-
-
-def _say_undefined(remark: Callable[[str], None], name: str, what: str) -> None:
-    remark(f"{name}: {what}")
 
 
 def _check_metrics(args: argparse.Namespace) -> None:

@@ -152,6 +152,12 @@ def test_downscale_and_upscale_without_a_model_restore_with_the_one_that_shrank(
     np.testing.assert_array_equal(read_image("big/photo.png").rgb, read_image("named/photo.png").rgb)
 
 
+def test_a_file_of_the_first_rescaling_model_is_restored_by_it(photo, capsys):
+    assert cli.execute("downscale", ["--model", "rescale-x4-compact", photo, "-o", "small"]) == 0
+    assert cli.execute("upscale", ["small", "-o", "big"]) == 0
+    assert "13 x 11 -> 50 x 41, rescale-x4-compact (" in capsys.readouterr().err
+
+
 def test_upscale_without_a_model_takes_super_resolution_for_other_images(photo, capsys):
     assert cli.execute("downscale", ["--model", "bicubic", photo, "-o", "small.png"]) == 0
     assert cli.execute("upscale", ["small.png", "-o", "big"]) == 0

@@ -50,7 +50,7 @@ class Complexity:
       downscale_radius: HR pixels; an LR pixel depends on no HR pixel further away than this.
       decode_bytes: estimated peak memory of decoding, bytes per LR pixel.
       kept_bytes: estimated activations that the backward pass needs of one pass through the model, bytes per HR pixel in float32:
-        what each convolution reads and writes. Measured on a CPU: 49 kB for sr_x4 (estimated 56), 27 kB for the two passes of
+        what each convolution reads and writes. Measured on a CPU: 50 kB for sr_x4 (estimated 56), 27 kB for the two passes of
         rescale_x4 (30).
     """
 

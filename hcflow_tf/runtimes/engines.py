@@ -42,7 +42,6 @@ MEASURED_SIDE, MEASURED_ROUNDS = 96, 5
 
 PRECISIONS = {"keras": ("float32",), "onnx": ("float32",), "openvino": ("float32", "bfloat16"), "litert": ("float32", "int8")}
 """What each engine computes in, in which float32 is exact to 1e-4 of the largest value."""
-KNOWN_PRECISIONS = ("float32", "bfloat16", "int8")
 SUFFIXES = {"onnx": ".onnx", "openvino": ".onnx", "litert": ".tflite"}
 
 
@@ -160,8 +159,9 @@ def engine_runtime(name: str | os.PathLike, engine: str, precision: str, *, guar
 
 
 def _check_precision(engine: str, precision: str) -> None:
-    if precision not in KNOWN_PRECISIONS:
-        raise UsageError(f"--precision {precision}: there is {', '.join(KNOWN_PRECISIONS)}")
+    known = dict.fromkeys(name for precisions in PRECISIONS.values() for name in precisions)
+    if precision not in known:
+        raise UsageError(f"--precision {precision}: there is {', '.join(known)}")
     if engine not in PRECISIONS:
         raise UsageError(f"--runtime {engine}: there is auto, {', '.join(PRECISIONS)}")
     if precision not in PRECISIONS[engine]:
