@@ -141,7 +141,8 @@ class TrainingConfig(Section):
     start_from: str | None = None
     """Model directory whose weights to fine-tune; a smaller model's are taken up by a larger one that starts as its equal."""
     frozen_steps: NonNegative = 0
-    """In this many first steps an SRFlow model's RRDB network, which starts from a trained one, is not trained."""
+    """In this many first steps a part of the model is not trained: SRFlow's RRDB network, which starts from a trained one, or
+    HCFlow's flow steps, so that its feature extractors and Gaussians learn from the pixel loss alone what the flow keeps."""
     validate_every: Positive = 5000
     checkpoint_every: Positive = 1000
     log_every: Positive = 100
@@ -217,7 +218,7 @@ class Config(Section):
 
     def _schedule_problems(self) -> Iterator[str]:
         steps, optimizer = self.training.steps, self.optimizer
-        if self.training.frozen_steps and not self.model.INSIDE:
+        if self.training.frozen_steps and not self.model.FROZEN_AT_FIRST:
             yield f"training.frozen_steps: a model of system {self.model.system} has no part to freeze; set it to 0"
         if self.training.frozen_steps and optimizer.weight_decay:
             yield "training.frozen_steps: optimizer.weight_decay would change what is frozen; set one of them to 0"

@@ -189,7 +189,7 @@ class Level(keras.layers.Layer):
                 condition_sources(config, level),
                 features=config.rrdb_features,
                 growth=config.rrdb_growth,
-                blocks=config.rrdb_blocks,
+                blocks=config.blocks(level),
                 concat=not self._rescaling,
                 recompute=recompute,
                 name="feature_extractor",
@@ -281,6 +281,11 @@ class HCFlow(TrainedModel):
     def parts(self, *, wide: bool = True) -> list[LevelParts]:
         """The parts of all levels, finest first; see `Level.parts`."""
         return [level.parts(wide=wide) for level in self.levels]
+
+    @staticmethod
+    def is_frozen_at_first(name: str) -> bool:
+        """See `TrainedModel`."""
+        return "/main_step_" in name or "/conditional_step_" in name
 
     @staticmethod
     def place_of(config: ModelConfig, name: str) -> Place:

@@ -205,6 +205,11 @@ class SRFlow(TrainedModel):
         return Parts(Live(pyramid), [level.parts() for level in self.levels])
 
     @staticmethod
+    def is_frozen_at_first(name: str) -> bool:
+        """See `TrainedModel`."""
+        return name.startswith("rrdb/")
+
+    @staticmethod
     def place_of(config: SRFlowConfig, name: str) -> Place:
         """See `TrainedModel`; nothing computes the RRDB network's own image."""
         first, rest = name.split("/", 1)

@@ -105,9 +105,13 @@ class TrainedModel(FlowModel, keras.Model):
 
     @property
     def frozen_variables(self) -> list[keras.Variable]:
-        """Those of the part that may start from a trained model and be frozen at first (`SystemConfig.INSIDE`)."""
-        prefixes = tuple(inside.prefix_here for inside in self.config.INSIDE.values())
-        return [variable for name, variable in self.named_weights().items() if prefixes and name.startswith(prefixes)]
+        """Those that are not trained at first (`SystemConfig.FROZEN_AT_FIRST`)."""
+        return [variable for name, variable in self.named_weights().items() if self.is_frozen_at_first(name)]
+
+    @staticmethod
+    def is_frozen_at_first(name: str) -> bool:
+        """Whether a weight of this name is one of `frozen_variables`."""
+        return False
 
     def call(self, image: tf.Tensor) -> tf.Tensor | list[tf.Tensor]:
         """[lr, z_1, z_2, ...] of hr, as the flow's forward direction; of a model without an encoder, hr of lr."""

@@ -36,7 +36,9 @@ class SystemConfig(Section):
     FREE: ClassVar[tuple[str, ...]] = ()
     """Keys in which it may differ from that one."""
     INSIDE: ClassVar[Mapping[str, Inside]] = {}
-    """Systems whose models are a part of such a model, which may start from one and be frozen at first."""
+    """Systems whose models are a part of such a model, which may start from one."""
+    FROZEN_AT_FIRST: ClassVar[str] = ""
+    """The part that `training.frozen_steps` leaves as it is, in words; empty if there is none."""
 
     if TYPE_CHECKING:  # a key of some sections, and the same for all models of others
 

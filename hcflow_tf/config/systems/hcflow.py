@@ -23,8 +23,17 @@ LOG_STD_BOUND = 0.5
 class ModelConfig(SystemConfig):
     """HCFlow (paper section 4.1); L = log2(scale)."""
 
-    GROWING = ("main_steps", "conditional_steps", "main_width", "conditional_width", "rrdb_blocks", "rrdb_growth")
+    GROWING = (
+        "main_steps",
+        "conditional_steps",
+        "main_width",
+        "conditional_width",
+        "rrdb_blocks",
+        "lower_rrdb_blocks",
+        "rrdb_growth",
+    )
     FREE = ("log_std_bound",)
+    FROZEN_AT_FIRST = "the flow steps"
 
     system: Literal["hcflow"] = "hcflow"
     task: Task = "super_resolution"
@@ -37,7 +46,10 @@ class ModelConfig(SystemConfig):
     """Hidden width of the FCN (super_resolution) or growth of the DenseBlock (rescaling)."""
     conditional_width: Channels = 64
     rrdb_blocks: tuple[Layers, Layers] = (7, 7)
-    """RRDB blocks in trunk A and trunk B of each level's feature extractor."""
+    """RRDB blocks in trunk A and trunk B of each level's feature extractor, or of the finest level's alone."""
+    lower_rrdb_blocks: tuple[Layers, Layers] = (7, 7)
+    """Those of the levels below the finest, where a pixel is four times larger and a block a quarter as expensive;
+    `rrdb_blocks`, as in the released weights, if nothing is said."""
     rrdb_features: Channels = 64
     rrdb_growth: Channels = 32
     log_std_bound: Real | None = None
@@ -58,6 +70,17 @@ class ModelConfig(SystemConfig):
         if written or not isinstance(values, dict) or values.get("task") == "rescaling":
             return values
         return {"log_std_bound": LOG_STD_BOUND, **values}
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _alike_by_default(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or "lower_rrdb_blocks" in values or "rrdb_blocks" not in values:
+            return values
+        return {**values, "lower_rrdb_blocks": values["rrdb_blocks"]}
+
+    def blocks(self, level: int) -> tuple[int, int]:
+        """RRDB blocks in trunk A and trunk B of the feature extractor of level 1 (finest) to L."""
+        return self.rrdb_blocks if level == 1 else self.lower_rrdb_blocks
 
     @property
     def levels(self) -> int:
@@ -80,16 +103,21 @@ class ModelConfig(SystemConfig):
     @property
     def min_weights(self) -> int:
         """See `SystemConfig`."""
-        return self.levels * (self.main_steps + self.conditional_steps + sum(self.rrdb_blocks))
+        blocks = sum(sum(self.blocks(level)) for level in range(1, self.levels + 1))
+        return self.levels * (self.main_steps + self.conditional_steps) + blocks
 
     def describe(self) -> dict[str, str]:
         """See `SystemConfig`."""
         return {
             "steps": f"L {self.levels}, K {self.main_steps}, P {self.conditional_steps}",
             "coupling widths": f"{self.main_width} and {self.conditional_width}",
-            "RRDB blocks": f"{self.rrdb_blocks[0]} and {self.rrdb_blocks[1]} per level",
+            "RRDB blocks": self._describe_blocks(),
             "RRDB features": f"{self.rrdb_features}, growth {self.rrdb_growth}",
         }
+
+    def _describe_blocks(self) -> str:
+        finest, lower = (f"{first} and {second}" for first, second in (self.rrdb_blocks, self.lower_rrdb_blocks))
+        return f"{finest} per level" if finest == lower else f"{finest} at the finest level, {lower} below"
 
     def problems(self) -> Iterator[str]:
         """See `SystemConfig`."""

@@ -23,6 +23,8 @@ class SRFlowConfig(SystemConfig):
         )
     }
 
+    FROZEN_AT_FIRST = "the RRDB network"
+
     system: Literal["srflow"] = "srflow"
     scale: Literal[2, 4, 8, 16] = 4
     plain_steps: LayersOrNone = 2

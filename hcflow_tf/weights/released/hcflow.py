@@ -105,7 +105,7 @@ def names(config: ModelConfig) -> dict[str, Entry]:
     ranges = {
         "level": config.levels,
         "step": max(config.main_steps, config.conditional_steps),
-        "block": max(config.rrdb_blocks),
+        "block": max(*config.rrdb_blocks, *config.lower_rrdb_blocks),
         "dense": 3,
         "conv": 5,
     }
