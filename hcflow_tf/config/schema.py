@@ -89,7 +89,10 @@ class LossConfig(Section):
     """Over the values of an image, in pixel, lr and latent: their mean, or their sum, as IRN's recipe. Of sums, gradients are
     as many times larger: clipping and weight decay then act otherwise."""
     perceptual: Weight = 0.0
-    """L1 between VGG19 features, last convolution of block 5 before its ReLU."""
+    """L1 between features of the sample and of the HR image, see `perceptual_features`."""
+    perceptual_features: Literal["vgg19", "efficientnet_lite0"] = "vgg19"
+    """VGG19's last convolution of block 5 before its ReLU, as the released recipes, or four depths of EfficientNet-Lite0, whose
+    weights the package index has and which is 40 times cheaper: the mean of the four, not to the scale of the former."""
     lpips: Weight = 0.0
     """LPIPS between the sample and the HR image."""
     adversarial: Weight = 0.0

@@ -40,13 +40,13 @@ class VGGFeatures(keras.layers.Layer):
         self.network = _of_torchvision(str(weights)) if self._of_torchvision else _of_keras(weights)
         self.network.trainable = False
 
-    def call(self, image: tf.Tensor) -> tf.Tensor:
-        """Returns the features."""
+    def call(self, image: tf.Tensor) -> list[tf.Tensor]:
+        """Returns the features, alone in a list."""
         if self._of_torchvision:
             mean, std = (tf.constant(values, image.dtype) for values in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-            return self.network((image - mean) / std)
+            return [self.network((image - mean) / std)]
         mean = tf.constant([103.939, 116.779, 123.68], image.dtype)
-        return self.network(tf.reverse(image, [-1]) * 255.0 - mean)
+        return [self.network(tf.reverse(image, [-1]) * 255.0 - mean)]
 
 
 def _of_keras(weights: str | None) -> keras.Model:

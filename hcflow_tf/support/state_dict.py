@@ -40,6 +40,7 @@ _DTYPES = {
     "ComplexDoubleStorage": "<c16",
 }
 _FLOATS = ("DoubleStorage", "FloatStorage", "HalfStorage", "BFloat16Storage")
+_COUNTER = ".num_batches_tracked"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_START = b"\x80\x02\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little")
 _MAX_DIMENSIONS = 8
@@ -63,6 +64,8 @@ class _Tensor(NamedTuple):
 def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The tensors of a state dict as float32 arrays, a leading "module." of their names (of DataParallel) taken off.
 
+    The counters of BatchNorm, which only training reads, are left out.
+
     Raises:
       HCFlowError: there is no such file, or it is not a plain state dict of floating point tensors.
     """
@@ -74,6 +77,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     except Exception as error:  # of the unpickler, of every kind
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise HCFlowError(f"{path} is not a PyTorch state dict of plain tensors: {reason}") from error
+    state = {name: value for name, value in state.items() if not name.endswith(_COUNTER)}
     arrays = {name.removeprefix("module."): value for name, value in state.items()}
     if len(arrays) < len(state):
         raise HCFlowError(f"{path} holds a name twice, with and without 'module.' in front")
@@ -139,7 +143,7 @@ def _check(state: object, file_size: int) -> dict[str, _Tensor]:
     for name, tensor in entries.items():
         if type(name) is not str:
             raise ValueError(f"a name is no text, but of type {type(name).__name__}")
-        if tensor.storage.kind not in _FLOATS:
+        if tensor.storage.kind not in _FLOATS and not name.endswith(_COUNTER):
             raise ValueError(f"{name[:80]!r} is a tensor of {tensor.storage.kind.removesuffix('Storage')}, not of real numbers")
     # A view may repeat one stored number billions of times.
     if sum(math.prod(tensor.shape) * _item_size(tensor.storage.kind) for tensor in entries.values()) > file_size:

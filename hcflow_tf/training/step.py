@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from hcflow_tf import losses
@@ -16,6 +17,7 @@ from hcflow_tf.metrics.lpips import loss_layer
 from hcflow_tf.models.flow_model import Flow
 from hcflow_tf.models.trained_model import TrainedModel
 from hcflow_tf.networks.discriminator import discriminator
+from hcflow_tf.networks.efficientnet import EfficientNetFeatures
 from hcflow_tf.networks.part import read_together
 from hcflow_tf.networks.vgg import VGGFeatures
 from hcflow_tf.support.latents import latent_shapes
@@ -71,7 +73,7 @@ class TrainingStep:
                 frozen=model.frozen_variables,
             )
             if config.losses.perceptual:
-                self.features = VGGFeatures(config.losses.vgg_weights)
+                self.features = _perceptual_features(config.losses)
             if config.losses.lpips:
                 self.lpips = loss_layer(config.losses.lpips_weights)
             if config.losses.adversarial:
@@ -227,7 +229,9 @@ class TrainingStep:
         if {"perceptual", "lpips", "adversarial"} & set(terms):
             sample = self._decode(flow, source, noise, config.sample_temperature)
             if "perceptual" in terms:
-                result["perceptual"] = losses.l1(self.features(sample), self.features(hr))
+                depths = zip(self.features(sample), self.features(hr), strict=True)
+                means = [losses.l1(of_sample, of_hr) for of_sample, of_hr in depths]
+                result["perceptual"] = tf.add_n(means) / len(means)
             if "lpips" in terms:
                 result["lpips"] = tf.cast(self.lpips((sample, hr)), hr.dtype)
             if "adversarial" in terms:
@@ -268,6 +272,11 @@ class TrainingStep:
 
     def _clip(self, image: tf.Tensor) -> tf.Tensor:
         return tf.clip_by_value(image, 0.0, 1.0) if self.config.losses.clip else image
+
+
+def _perceptual_features(config: LossConfig) -> keras.layers.Layer:
+    """Image [batch, h, w, 3] in [0, 1] -> features, of one or several depths."""
+    return VGGFeatures(config.vgg_weights) if config.perceptual_features == "vgg19" else EfficientNetFeatures()
 
 
 def _global_mean(logits: tf.Tensor) -> tf.Tensor:
