@@ -13,7 +13,6 @@ photographs (`hcflow info --model M PICTURE`). Without --hr the photographs that
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import pathlib
 import sys
@@ -21,7 +20,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # so that a checkout works without being installed
 
@@ -78,6 +76,7 @@ def gauge(model: str) -> Callable[[list[np.ndarray]], float]:
 
 def kinds(args: argparse.Namespace, scale: int) -> Iterator[tuple[str, list[np.ndarray]]]:
     """Name and LR pictures [side, side, 3] uint8 of each kind."""
+    from hcflow_tf.data.degradation import degrade
     from hcflow_tf.data.pairs import find_images
     from hcflow_tf.data.samples import held_out_photographs, training_photographs
 
@@ -88,7 +87,7 @@ def kinds(args: argparse.Namespace, scale: int) -> Iterator[tuple[str, list[np.n
     for sigma in NOISE:
         yield f"noise {sigma}", [clipped(image + rng.normal(0, sigma, image.shape)) for image in photographs]
     for quality in QUALITY:
-        yield f"JPEG {quality}", [jpeg(image, quality) for image in photographs]
+        yield f"JPEG {quality}", [degrade(image, jpeg=quality) for image in photographs]
     yield "contrast doubled", [clipped(2.0 * image - 127.5) for image in photographs]
     graphics: dict[str, list[np.ndarray]] = {}
     for path in find_images(args.graphics) if args.graphics else ():
@@ -111,13 +110,6 @@ def lr_of(path: pathlib.Path, scale: int, side: int) -> np.ndarray:
     height, width = (min(size // scale, side) * scale for size in hr.shape[:2])
     top, left = (hr.shape[0] - height) // 2, (hr.shape[1] - width) // 2
     return imresize(hr[top : top + height, left : left + width], 1 / scale)
-
-
-def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    """The image after JPEG compression."""
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=quality)
-    return np.asarray(Image.open(file).convert("RGB"))
 
 
 def clipped(image: np.ndarray) -> np.ndarray:

@@ -199,7 +199,7 @@ def test_generator_losses_of_the_adversarial_recipe(gan, monkeypatch):
     monkeypatch.setattr(TrainingStep, "_decode", lambda *args: fake)
 
     def compute():
-        return step._generator_losses(("perceptual", "adversarial"), real, real[:, ::4, ::4], {})
+        return step._generator_losses(("perceptual", "adversarial"), real, real[:, ::4, ::4], real[:, ::4, ::4], {})
 
     means, gradients = gradients_on_replica(step, compute, [fake])
     for ours, kind, theirs in (("adversarial", adversarial, "l_g_gan"), ("perceptual", "perceptual", "l_g_fea")):
@@ -226,7 +226,7 @@ def test_discriminator_loss_of_the_adversarial_recipe(gan, monkeypatch):
     sources = [convolutions[0], scales[4], convolutions[9], *dense]
 
     def compute():
-        return step._discriminator_losses(("discriminator",), real, real[:, ::4, ::4], {})
+        return step._discriminator_losses(("discriminator",), real, real[:, ::4, ::4], real[:, ::4, ::4], {})
 
     means, gradients = gradients_on_replica(step, compute, sources)
     assert float(means["discriminator"]) == pytest.approx(expected[adversarial]["l_d_total"], rel=TOLERANCE)

@@ -323,7 +323,7 @@ def test_centered_noise():
     model, step = make_step(config, dtype="float64")
     hr, lr = (array.astype(np.float64) for array in batch(2, 16, 4))
     nll = step._generator_losses(
-        ("nll",), tf.constant(hr), tf.constant(lr), {"uniform": tf.fill(hr.shape, tf.constant(0.5, tf.float64))}
+        ("nll",), tf.constant(hr), tf.constant(lr), tf.constant(lr), {"uniform": tf.fill(hr.shape, tf.constant(0.5, tf.float64))}
     )
     expected = released_nll(model.log_prob(hr, lr), 16, 16, quantization_levels=32)
     np.testing.assert_allclose(nll["nll"], expected, rtol=1e-10)

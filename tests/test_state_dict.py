@@ -13,6 +13,8 @@ import pytest
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.support.state_dict import read_state_dict
 
+NUMBERS = np.zeros(4, np.float32)
+
 STATE = {
     "conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),
     "module.conv.bias": np.array([0.5, -1]),
@@ -63,7 +65,11 @@ def test_views_and_other_numbers(tmp_path):
     np.testing.assert_array_equal(read["parameter"], numbers)
 
 
-NUMBERS = np.zeros(4, np.float32)
+@pytest.mark.parametrize("write", [pth.state_dict, pth.legacy])
+def test_counters_of_batchnorm_are_left_out(write, tmp_path):
+    file = write({"norm.weight": NUMBERS, "norm.num_batches_tracked": np.array(7, np.int64)})
+    (tmp_path / "w.pth").write_bytes(file)
+    assert read_state_dict(tmp_path / "w.pth").keys() == {"norm.weight"}
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def test_losses_of_irn_are_sums_over_an_image():
     hr, lr = (array.astype(np.float64) for array in batch(2, 8))
     noise = np.random.default_rng(5).standard_normal((2, 4, 4, 9))
     terms = ("pixel", "lr", "latent")
-    values = step._generator_losses(terms, tf.constant(hr), tf.constant(lr), {"normal": [tf.constant(noise)]})
+    values = step._generator_losses(terms, tf.constant(hr), tf.constant(lr), tf.constant(lr), {"normal": [tf.constant(noise)]})
     encoded, (z,) = (np.asarray(part) if not isinstance(part, list) else part for part in model.encode(hr))
     decoded = np.asarray(model.decode(np.round(encoded.clip(0, 1) * 255) / 255, [noise]))
     expected = {

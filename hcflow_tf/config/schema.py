@@ -15,6 +15,7 @@ from hcflow_tf.config.types import (
     NonNegative,
     Positive,
     PositiveFloat,
+    Quality,
     Section,
     Switch,
     UpToThousands,
@@ -43,6 +44,19 @@ class ImageFolders(Section):
         return self
 
 
+class Degradation(Section):
+    """What happens to LR images of super-resolution before they are enlarged in training; see `data.degradation`."""
+
+    share: Fraction = 0.0
+    """Of the crops."""
+    blur: Weight = 0.0
+    """Largest standard deviation of a Gaussian blur, LR pixels."""
+    noise: Weight = 0.0
+    """Largest standard deviation of normal noise, of 255."""
+    jpeg: tuple[Quality, Quality] | None = None
+    """JPEG's worst and best quality; None for no compression."""
+
+
 class DataConfig(Section):
     """Where the images are and how crops are drawn from them."""
 
@@ -54,6 +68,9 @@ class DataConfig(Section):
     """Use the photographs that scikit-image ships instead of folders (quickstart)."""
     graphics_share: Fraction = 0.0
     """Share of the training crops that come from generated graphics: text, interfaces, charts, pixel art, flat colours."""
+    degradation: Degradation = Degradation()
+    """Blur, noise and JPEG of the LR images that the pixel loss and those on samples enlarge, each strength drawn evenly from
+    none to this; the likelihood keeps the clean LR image, which alone is a function of the HR image."""
     crop_size: Positive = 160
     """HR pixels; divisible by the scale."""
     flip: Switch = True
@@ -194,6 +211,13 @@ class Config(Section):
             nearest = " or ".join(str(size) for size in (below, below + multiple) if size)
             divisor = f"model.scale {multiple}" if multiple == self.model.scale else f"{multiple}, as this model needs"
             yield f"data.crop_size: {data.crop_size} is not divisible by {divisor}; use {nearest}"
+        degradation = data.degradation
+        if degradation.share and self.model.makes_lr:
+            yield "data.degradation: a rescaling model makes its LR images itself; set share to 0"
+        if degradation.share and not (degradation.blur or degradation.noise or degradation.jpeg):
+            yield "data.degradation: share is above 0, but blur, noise and jpeg are all off"
+        if degradation.jpeg and degradation.jpeg[0] > degradation.jpeg[1]:
+            yield f"data.degradation.jpeg: expected the worst quality first, got {list(degradation.jpeg)}"
         if data.sample_photographs and (data.train.hr or data.validation.hr):
             yield "data.sample_photographs: give either this or folders, not both"
 

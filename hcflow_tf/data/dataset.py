@@ -11,6 +11,7 @@ import numpy as np
 from hcflow_tf.config import Config, ImageFolders
 from hcflow_tf.data import samples
 from hcflow_tf.data.cache import DiskCache, open_cache
+from hcflow_tf.data.degradation import degrade_at_random
 from hcflow_tf.data.graphics import Graphics
 from hcflow_tf.data.pairs import Pair, find_images, load_pair, pair_names
 from hcflow_tf.data.scan import Report, scan
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 # The first number of every random seed says what the bits are for, so that order and crops are independent.
-_ORDER, _CROP, _GRAPHICS = 0, 1, 2
+_ORDER, _CROP, _GRAPHICS, _DEGRADATION = 0, 1, 2, 3
 
 
 class TrainingData:
@@ -92,6 +93,10 @@ class TrainingData:
             self._turn(lr[_window(top, left, size, 1)], orientation),
         )
 
+    def given(self, index: int, lr: np.ndarray) -> np.ndarray:
+        """The LR image that is to be enlarged for example `index`: `lr`, degraded as `data.degradation` says."""
+        return degrade_at_random(lr, self._data.degradation, (self._seed, _DEGRADATION, int(index)))
+
     def dataset(self, start_step: int, batch_size: int) -> tf.data.Dataset:
         """Endless batches from `start_step` on: those that an uninterrupted run would see from there.
 
@@ -104,17 +109,26 @@ class TrainingData:
           batch_size: examples per step over all replicas.
 
         Returns:
-          Dataset of (hr [batch, crop, crop, 3], lr [batch, crop / scale, crop / scale, 3]), float32 in [0, 1].
+          Dataset of (hr [batch, crop, crop, 3], lr [batch, crop / scale, crop / scale, 3]), float32 in [0, 1], and, with
+          `data.degradation`, as a third the LR images as given, of the shape of lr.
         """
         import tensorflow as tf
 
         crop = self._data.crop_size
+        sides = [crop, crop // self._scale]
 
-        def load(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            hr, lr = tf.numpy_function(self.example, [index], (tf.uint8, tf.uint8), stateful=False)
-            hr.set_shape((crop, crop, 3))
-            lr.set_shape((crop // self._scale, crop // self._scale, 3))
-            return tf.cast(hr, tf.float32) / 255.0, tf.cast(lr, tf.float32) / 255.0
+        def example(index: int) -> tuple[np.ndarray, ...]:
+            hr, lr = self.example(index)
+            return (hr, lr, self.given(index, lr)) if self._data.degradation.share else (hr, lr)
+
+        if self._data.degradation.share:
+            sides.append(sides[1])
+
+        def load(index: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            images = tf.numpy_function(example, [index], [tf.uint8] * len(sides), stateful=False)
+            for image, side in zip(images, sides, strict=True):
+                image.set_shape((side, side, 3))
+            return tuple(tf.cast(image, tf.float32) / 255.0 for image in images)
 
         indices = tf.data.Dataset.range(start_step * batch_size, np.iinfo(np.int64).max)
         examples = indices.map(load, num_parallel_calls=self._data.workers, deterministic=True)

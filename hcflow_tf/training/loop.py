@@ -100,7 +100,8 @@ def _train(config: Config, run: RunDirectory, strategy, data: TrainingData, held
     skipped_in_row = 0
     with stop_signals() as stop:
         while progress.step < training.steps:
-            values, bad = training_step(*_next(batches), progress.step, rate_factor=progress.rate_factor)
+            hr, lr, given = _next(batches)
+            values, bad = training_step(hr, lr, progress.step, given=given, rate_factor=progress.rate_factor)
             progress.step += 1
             report.add(values)
 
@@ -163,9 +164,11 @@ def _batches(strategy: tf.distribute.Strategy, data: TrainingData, config: Confi
     return iter(strategy.experimental_distribute_dataset(data.dataset(progress.step, config.training.batch_size)))
 
 
-def _next(batches: Iterator) -> tuple[tf.Tensor, tf.Tensor]:
+def _next(batches: Iterator) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    """HR and LR images, and the LR images that are to be enlarged, if they are others."""
     try:
-        return next(batches)
+        hr, lr, *given = next(batches)
+        return hr, lr, given[0] if given else None
     except tf.errors.OpError as error:  # an image that was readable at the scan no longer is
         lines = [line for line in error.message.splitlines() if "Error: " in line]
         if not lines:
@@ -180,7 +183,7 @@ def _initialise(training_step: TrainingStep, data: TrainingData) -> None:
     if config.training.start_from:
         started = _load_start(model, config, config.training.start_from)
     if started is None or started.system != config.model.system:  # none, or one of a part alone
-        model.initialise_actnorm(*next(iter(data.dataset(0, config.training.batch_size).take(1))))
+        model.initialise_actnorm(*next(iter(data.dataset(0, config.training.batch_size).take(1)))[:2])
     training_step.optimizer.read_weights()
 
 

@@ -100,7 +100,7 @@ class TrainingStep:
         return {name: optimizer for name, optimizer in both.items() if optimizer is not None}
 
     def __call__(
-        self, hr: tf.Tensor, lr: tf.Tensor, step: int, *, rate_factor: float = 1.0
+        self, hr: tf.Tensor, lr: tf.Tensor, step: int, *, given: tf.Tensor | None = None, rate_factor: float = 1.0
     ) -> tuple[dict[str, float], list[str]]:
         """Runs iteration `step` on a global batch.
 
@@ -108,6 +108,7 @@ class TrainingStep:
           hr: [batch, crop, crop, 3] in [0, 1], distributed over the replicas.
           lr: its LR images.
           step: from 0; decides the learning rate and the noise.
+          given: the LR images that are enlarged, if they are others: degraded ones.
           rate_factor: of all learning rates, below 1 after a run went back to a checkpoint.
 
         Returns:
@@ -126,7 +127,7 @@ class TrainingStep:
         skipped: list[str] = []
         for index, (update, rate) in enumerate(updates):
             seed = tf.constant([self.config.training.seed, step * 4 + index], tf.int64)
-            update_values, bad = update(hr, lr, seed, rate * factor)
+            update_values, bad = update(hr, lr, lr if given is None else given, seed, rate * factor)
             values |= update_values
             skipped += bad
         return values, skipped
@@ -134,7 +135,7 @@ class TrainingStep:
     def _compile(
         self, terms: tuple[str, ...], compute_losses: Callable[..., Losses], optimizer: FlatAdam, *, frozen: bool = False
     ) -> Callable[..., tuple[dict[str, float], list[str]]]:
-        """The optimiser step for some losses: (hr, lr, seed, learning rate) -> (losses, those that were not finite).
+        """The optimiser step for some losses: (hr, lr, given, seed, learning rate) -> (losses, those that were not finite).
 
         Args:
           terms: the losses.
@@ -144,9 +145,9 @@ class TrainingStep:
         """
         global_batch = self.config.training.batch_size
 
-        def gradient(hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> tuple[tf.Tensor, Losses]:
+        def gradient(hr: tf.Tensor, lr: tf.Tensor, given: tf.Tensor, noise: dict) -> tuple[tf.Tensor, Losses]:
             with tf.GradientTape() as tape:
-                per_image = compute_losses(terms, hr, lr, noise)
+                per_image = compute_losses(terms, hr, lr, given, noise)
                 means = {name: tf.reduce_sum(value) / global_batch for name, value in per_image.items()}
                 total = tf.add_n([self._weight(name) * value for name, value in means.items()])
             return optimizer.gradient(tape, total, frozen=frozen), means
@@ -154,19 +155,21 @@ class TrainingStep:
         if self.config.training.xla:
             gradient = tf.function(gradient, jit_compile=True, autograph=False)
 
-        def on_replica(hr: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, Losses, tf.Tensor]:
+        def on_replica(hr: tf.Tensor, lr: tf.Tensor, given: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, Losses, tf.Tensor]:
             context = tf.distribute.get_replica_context()
-            local = gradient(hr, lr, self._draw_noise(terms, hr, seed, context))
+            local = gradient(hr, lr, given, self._draw_noise(terms, hr, seed, context))
             summed, values = context.all_reduce(tf.distribute.ReduceOp.SUM, local)
             return optimizer.clip(summed), values, tf.reduce_all(tf.math.is_finite(summed))
 
         @tf.function(autograph=False)
-        def total_gradient(hr: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, Losses, tf.Tensor]:
-            summed, values, finite = self.strategy.run(on_replica, (hr, lr, seed))
+        def total_gradient(*batch_and_seed: tf.Tensor) -> tuple[tf.Tensor, Losses, tf.Tensor]:
+            summed, values, finite = self.strategy.run(on_replica, batch_and_seed)
             return summed, *tf.nest.map_structure(self._first_replica, (values, finite))
 
-        def update(hr: tf.Tensor, lr: tf.Tensor, seed: tf.Tensor, rate: float) -> tuple[dict[str, float], list[str]]:
-            summed, means, finite_gradient = total_gradient(hr, lr, seed)
+        def update(
+            hr: tf.Tensor, lr: tf.Tensor, given: tf.Tensor, seed: tf.Tensor, rate: float
+        ) -> tuple[dict[str, float], list[str]]:
+            summed, means, finite_gradient = total_gradient(hr, lr, given, seed)
             values = {name: float(value) for name, value in means.items()}
             bad = [name for name, value in values.items() if not math.isfinite(value)]
             if not bad and not finite_gradient:
@@ -206,16 +209,16 @@ class TrainingStep:
         return noise
 
     def _generator_losses(
-        self, terms: Sequence[str], hr: tf.Tensor, lr: tf.Tensor, noise: dict, *, frozen: bool = False
+        self, terms: Sequence[str], hr: tf.Tensor, lr: tf.Tensor, given: tf.Tensor, noise: dict, *, frozen: bool = False
     ) -> Losses:
-        """The named losses of the model, each [batch]."""
+        """The named losses of the model, each [batch]; `given` are the LR images that are enlarged."""
         config, flow, result = self.config.losses, self.model.computed_flow(self.optimizer.values(frozen=frozen)), {}
         if "nll" in terms:
             uniform = noise["uniform"] - 0.5 if config.centered_noise else noise["uniform"]
             dequantised = hr + uniform / config.quantization_levels
             log_prob, _ = losses.training_log_prob(flow, dequantised, lr)
             result["nll"] = released_nll(log_prob, hr.shape[1], hr.shape[2], quantization_levels=config.quantization_levels)
-        source = lr
+        source = given
         if self.model.config.makes_lr and set(terms) - {"nll"}:
             encoded, latents = self._encode(flow, hr)
             source = losses.round_straight_through(encoded)
@@ -238,9 +241,9 @@ class TrainingStep:
                 result["adversarial"] = self._adversarial(sample, hr)
         return result
 
-    def _discriminator_losses(self, terms: Sequence[str], hr: tf.Tensor, lr: tf.Tensor, noise: dict) -> Losses:
+    def _discriminator_losses(self, terms: Sequence[str], hr: tf.Tensor, lr: tf.Tensor, given: tf.Tensor, noise: dict) -> Losses:
         """How well the discriminator tells hr from a sample, [batch]."""
-        source, flow = lr, self.model.computed_flow(self.optimizer.values())
+        source, flow = given, self.model.computed_flow(self.optimizer.values())
         if self.model.config.makes_lr:
             source = losses.round_straight_through(self._encode(flow, hr)[0])
         sample = tf.stop_gradient(self._decode(flow, source, noise, self.config.losses.sample_temperature))
