@@ -61,10 +61,8 @@ def main() -> None:
             hr, lr = load_pair(pair, scale)
             given = degrade(lr, **strengths, seed=number)
             shown = to_float(given)
-            enlarged = {
-                "bicubic": imresize(given, scale),
-                **{name: quantize(scaler.upscale(shown)) for name, scaler in scalers.items()},
-            }
+            enlarged = {name: quantize(scaler.upscale(shown)) for name, scaler in scalers.items()}
+            enlarged["bicubic"] = imresize(given, scale)
             for name, image in enlarged.items():
                 scores[name].append(image_metrics(image, hr, scale)["psnr_y"])
         figures[what] = {name: float(np.mean(values)) for name, values in scores.items()}
