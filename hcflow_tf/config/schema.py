@@ -10,6 +10,7 @@ import pydantic
 from hcflow_tf.config.models import SECTIONS, AnyModelConfig, system_of
 from hcflow_tf.config.systems.hcflow import ModelConfig
 from hcflow_tf.config.types import (
+    Channels,
     Decay,
     Fraction,
     NonNegative,
@@ -116,6 +117,8 @@ class LossConfig(Section):
     """GAN with logits."""
     adversarial_kind: Literal["vanilla", "relativistic"] = "vanilla"
     """Relativistic: logits count by how much they are above the mean of the other kind's (ESRGAN)."""
+    discriminator_width: Channels = 64
+    """Channels of the discriminator's first convolutions; the later ones have up to eight times as many."""
     sample_temperature: Weight = 0.9
     """Temperature of the sample that the perceptual, the LPIPS and the adversarial loss see."""
     separate_updates: Switch = True

@@ -77,7 +77,9 @@ class TrainingStep:
             if config.losses.lpips:
                 self.lpips = loss_layer(config.losses.lpips_weights)
             if config.losses.adversarial:
-                self.discriminator = discriminator(model.variable_dtype, crop_size=config.data.crop_size)
+                self.discriminator = discriminator(
+                    model.variable_dtype, crop_size=config.data.crop_size, width=config.losses.discriminator_width
+                )
                 self.discriminator_optimizer = FlatAdam(
                     self.discriminator, rates, learning_rate=rates.discriminator_learning_rate, strategy=strategy
                 )
