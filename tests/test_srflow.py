@@ -301,7 +301,10 @@ training: {{steps: 3, batch_size: 2, checkpoint_every: 1, start_from: rrdb, froz
             "model: {system: srflow}\ndata: {crop_size: 36}",
             "data.crop_size: 36 is not divisible by 8, as this model needs; use 32 or 40",
         ),
-        ("training: {frozen_steps: 1}", "training.frozen_steps: a model of system hcflow has no part to freeze; set it to 0"),
+        (
+            "model: {system: rrdb}\nlosses: {nll: 0, pixel: 1}\ntraining: {frozen_steps: 1}",
+            "training.frozen_steps: a model of system rrdb has no part to freeze; set it to 0",
+        ),
         (
             "model: {system: srflow}\noptimizer: {weight_decay: 1e-5}\ntraining: {frozen_steps: 1}",
             "training.frozen_steps: optimizer.weight_decay would change what is frozen; set one of them to 0",

@@ -13,6 +13,7 @@ from tiny import photograph, tiny_model
 from training_runs import RESCALING, batch, make_config, make_step, run_steps
 
 from hcflow_tf import losses
+from hcflow_tf.config import Config, dump_config, parse_config
 from hcflow_tf.images.images import write_image
 from hcflow_tf.models.hcflow import HCFlow
 from hcflow_tf.support import state_dict
@@ -228,7 +229,8 @@ def test_fine_tuning_starts_from_another_model(tmp_path, photos, monkeypatch):
 @pytest.mark.parametrize("task", ["super_resolution", "rescaling"])
 def test_larger_model_starts_as_the_smaller_one(task):
     small = tiny_model(task)
-    larger = {"main_steps": 4, "conditional_steps": 3, "main_width": 9, "conditional_width": 8, "rrdb_blocks": (2, 3)}
+    larger = {"main_steps": 4, "conditional_steps": 3, "main_width": 9, "conditional_width": 8}
+    larger |= {"rrdb_blocks": (2, 3), "lower_rrdb_blocks": (3, 1)}
     config = small.config.model_copy(update={**larger, "rrdb_growth": 5})
     assert obstacles(small.config, config) == []
     found = obstacles(config, small.config)
@@ -247,6 +249,40 @@ def test_larger_model_starts_as_the_smaller_one(task):
         for variable, gradient in zip(large.trainable_variables, gradients, strict=True):
             variable.assign_sub(0.01 * gradient)
     assert not [variable.path for variable, gradient in zip(large.weights, gradients, strict=True) if not np.any(gradient)]
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_flow_steps_are_frozen_at_first(recompute):
+    frozen = ("training.frozen_steps=2", f"training.recompute={str(recompute).lower()}")
+    config = make_config("model.scale=4", "losses.nll=0", "losses.pixel=1", *frozen)
+    model, step = make_step(config)
+    hr, lr = (tf.constant(array) for array in batch(4, 16, 4))
+
+    def changed(index: int) -> set[str]:
+        before = {name: variable.numpy() for name, variable in model.named_weights().items()}
+        _, skipped = step(hr, lr, index)
+        assert not skipped
+        step.optimizer.write_weights()
+        return {name for name, variable in model.named_weights().items() if not np.array_equal(variable, before[name])}
+
+    in_flow = {name for name in model.named_weights() if "_step_" in name}
+    for index in range(2):
+        moved = changed(index)
+        assert not moved & in_flow
+        assert {"level_1/feature_extractor/conv_first/kernel", "level_2/gaussian/kernel"} <= moved
+    assert changed(2) & in_flow
+
+
+def test_levels_may_have_rrdbs_of_their_own():
+    alike = parse_config("model: {scale: 8, rrdb_blocks: [2, 1]}").model
+    assert alike.lower_rrdb_blocks == (2, 1)
+    assert parse_config(dump_config(Config(model=alike))).model == alike
+    own = parse_config("model: {scale: 8, rrdb_blocks: [2, 1], lower_rrdb_blocks: [1, 3]}").model
+    names = HCFlow(own.model_copy(update={"rrdb_features": 4, "rrdb_growth": 2})).named_weights()
+    for level, blocks in ((1, (2, 1)), (2, (1, 3)), (3, (1, 3))):
+        for trunk, count in zip("ab", blocks, strict=True):
+            found = {name.split("/")[2] for name in names if name.startswith(f"level_{level}/feature_extractor/trunk_{trunk}")}
+            assert found == {f"trunk_{trunk}_{number}" for number in range(1, count + 1)}
 
 
 def test_mixed_precision_keeps_the_flow_exact():

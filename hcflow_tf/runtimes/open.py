@@ -11,7 +11,7 @@ from hcflow_tf.runtimes.light import GPU, MAX_LR_PIXELS, light_runtime
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.files import expand_user, is_file, is_folder
-from hcflow_tf.weights.store import CONFIG_FILE
+from hcflow_tf.weights.store import CONFIG_FILE, find_model
 
 MANY_LR_PIXELS = 4_000_000
 """From here on measuring which engine is the fastest pays."""
@@ -71,6 +71,7 @@ def _open(name: str, path: pathlib.Path, guard: bool, engine: str, precision: st
             return light
         if pixels >= MANY_LR_PIXELS and not GPU.exists():
             return fastest_runtime(name, guard=guard)
+    find_model(name)  # says that there is none before TensorFlow is imported
     return engine_runtime(name, engine, precision, guard=guard)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -47,7 +47,7 @@ class ModelConfig(SystemConfig):
     conditional_width: Channels = 64
     rrdb_blocks: tuple[Layers, Layers] = (7, 7)
     """RRDB blocks in trunk A and trunk B of each level's feature extractor, or of the finest level's alone."""
-    lower_rrdb_blocks: tuple[Layers, Layers] = (7, 7)
+    lower_rrdb_blocks: Annotated[tuple[Layers, Layers], pydantic.Field(validate_default=True)] = None  # type: ignore[assignment]
     """Those of the levels below the finest, where a pixel is four times larger and a block a quarter as expensive;
     `rrdb_blocks`, as in the released weights, if nothing is said."""
     rrdb_features: Channels = 64
@@ -71,12 +71,10 @@ class ModelConfig(SystemConfig):
             return values
         return {"log_std_bound": LOG_STD_BOUND, **values}
 
-    @pydantic.model_validator(mode="before")
+    @pydantic.field_validator("lower_rrdb_blocks", mode="before")
     @classmethod
-    def _alike_by_default(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or "lower_rrdb_blocks" in values or "rrdb_blocks" not in values:
-            return values
-        return {**values, "lower_rrdb_blocks": values["rrdb_blocks"]}
+    def _alike_by_default(cls, value: Any, info: pydantic.ValidationInfo) -> Any:
+        return info.data.get("rrdb_blocks", (1, 1)) if value is None else value
 
     def blocks(self, level: int) -> tuple[int, int]:
         """RRDB blocks in trunk A and trunk B of the feature extractor of level 1 (finest) to L."""
