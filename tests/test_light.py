@@ -20,7 +20,7 @@ from hcflow_tf.support.latents import latent_shapes
 from hcflow_tf.weights.shipped import ABOUT_FILE, DIRECTORY
 from tests.tiny import photograph
 
-pytest.importorskip("onnxruntime", reason="needs the extra [export]")
+ort = pytest.importorskip("onnxruntime", reason="needs the extra [export]")
 
 WITH_FILES = ["rescale-x4-compact-2", "sr-x4-compact"]
 """The defaults of the commands."""
@@ -50,6 +50,33 @@ def test_equals_the_weights(name):
     np.testing.assert_allclose(runtime.downscale(hr), keras.downscale(hr), atol=1e-4)
     drawn = [np.full_like(zero, 0.5) for zero in zeros]
     np.testing.assert_array_equal(runtime.decode(lr, drawn), keras.decode(lr, drawn))
+
+
+def test_constants_are_stored_in_half_the_space_where_that_is_exact():
+    onnx = pytest.importorskip("onnx")
+    helper, arrays = onnx.helper, onnx.numpy_helper
+    rng = np.random.default_rng(0)
+    exact = rng.standard_normal((40, 40)).astype(np.float16).astype(np.float32)
+    constants = {"exact": exact, "inexact": exact * np.float32(0.2), "large": exact * np.float32(1e6), "small": exact[:4]}
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", [name, "x"], [f"{name}_x"]) for name in constants],
+        "g",
+        [helper.make_tensor_value_info("x", 1, [40, 3])],
+        [helper.make_tensor_value_info(f"{name}_x", 1, [len(array), 3]) for name, array in constants.items()],
+        [arrays.from_array(array, name) for name, array in constants.items()],
+    )
+    x = rng.standard_normal((40, 3)).astype(np.float32)
+
+    def run() -> list[np.ndarray]:
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        onnx.checker.check_model(model)
+        return ort.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+
+    before = run()
+    light.halve(graph)
+    assert [arrays.to_array(constant).dtype for constant in graph.initializer] == [np.float16, *[np.float32] * 3]
+    for ours, expected in zip(run(), before, strict=True):
+        np.testing.assert_array_equal(ours, expected)
 
 
 @pytest.mark.parametrize("command", ["upscale", "downscale"])

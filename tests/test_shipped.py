@@ -81,6 +81,22 @@ def test_ship_keeps_nothing_of_the_training_machine(tmp_path, monkeypatch):
     assert shipped.shipped_model("mine") == directory
 
 
+def test_ship_rounds_the_kernels_of_feature_extractors_alone(tmp_path, monkeypatch):
+    model = tiny_model("super_resolution")
+    hcflow_tf.save_model(model, tmp_path / "run")
+    monkeypatch.setattr(shipped, "DIRECTORY", tmp_path / "models")
+    stored = dict(np.load(shipped.ship(tmp_path / "run", "mine", "2.0") / "weights.npz"))
+    for name, variable in model.named_weights().items():
+        half = "/feature_extractor/" in name and name.endswith("/kernel")
+        assert stored[name].dtype == (np.float16 if half else np.float32)
+        np.testing.assert_array_equal(stored[name], variable.numpy().astype(stored[name].dtype))
+    loaded = hcflow_tf.load_model("mine")  # its guard was measured with the rounded weights
+    assert {str(weight.dtype) for weight in loaded.weights} == {"float32"}
+    hr = np.random.default_rng(0).random((1, 16, 16, 3), np.float32)
+    np.testing.assert_allclose(loaded.decode(*loaded.encode(hr)), hr, atol=2e-5)
+    np.testing.assert_allclose(loaded.encode(hr)[0], model.encode(hr)[0], atol=1e-6)  # the LR image needs no extractor
+
+
 @pytest.mark.parametrize(("name", "gain"), [("rescale-x4-compact", 2.7), ("rescale-x4-compact-2", 2.7), ("sr-x4-compact", 0.9)])
 def test_they_beat_bicubic_on_a_photograph_that_they_have_not_seen(name, gain, tmp_path):
     coffee = next(file for file in held_out_photographs() if file.stem == "coffee")

@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from hcflow_tf.images.images import ImageError, read_header
 from hcflow_tf.runtimes.engines import EngineRuntime, Facts
@@ -22,10 +23,15 @@ from hcflow_tf.support.download import digest
 from hcflow_tf.support.files import write_atomically
 from hcflow_tf.weights.shipped import ABOUT_FILE, DIRECTORY, shipped_model
 
+if TYPE_CHECKING:
+    import onnx
+
 FILE, KEY = "temperature_0.onnx", "temperature_0"
 """The decoder, and what about.json says of it."""
 MAX_LR_PIXELS = 200_000
 """Of all pictures together: with more, starting TensorFlow pays."""
+MIN_HALVED = 500
+"""Values of a constant below which storing it as float16 saves nothing."""
 GPU = pathlib.Path("/dev/nvidia0")
 
 
@@ -58,6 +64,27 @@ def count_pixels(paths: Iterable[os.PathLike], limit: int) -> int:
     return total
 
 
+def halve(graph: onnx.GraphProto) -> None:
+    """Stores large constants as float16 where that holds them exactly, as it does the kernels of `shipped.ship`: for the file
+    alone, since engines compute the casts once, when they open it."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for constant in graph.initializer:
+        values = numpy_helper.to_array(constant)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if values.dtype != np.float32 or values.size < MIN_HALVED or not np.array_equal(half.astype(np.float32), values):
+            continue
+        name = constant.name
+        constant.CopyFrom(numpy_helper.from_array(half, f"{name}_float16"))
+        casts.append(helper.make_node("Cast", [constant.name], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
 def write_light_files(name: str) -> None:
     """Writes the ONNX files of a shipped model and names them in its about.json, for maintainers; see CONTRIBUTING.md."""
     import argparse
@@ -79,7 +106,9 @@ def write_light_files(name: str) -> None:
         encoder = tf.function(lambda hr: {LR: folded.downscale(hr)}, autograph=False).get_concrete_function(image)
         functions[encoder_path(directory / FILE)] = encoder
     for path, function in functions.items():
-        write_atomically(path, convert(function, folded, options).SerializeToString())
+        converted = convert(function, folded, options)
+        halve(converted.graph)
+        write_atomically(path, converted.SerializeToString())
     cost = measure(model.config, {weight: variable.shape for weight, variable in model.named_weights().items()})
     about = json.loads((directory / ABOUT_FILE).read_text(encoding="utf-8"))
     about["sha256"] |= {path.name: digest(path) for path in functions}

@@ -6,6 +6,8 @@ import json
 import os
 import pathlib
 
+import numpy as np
+
 from hcflow_tf.support.download import digest
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.support.files import write_atomically
@@ -40,10 +42,13 @@ def shipped_model(name: str | os.PathLike) -> pathlib.Path | None:
 
 
 def ship(run: str | os.PathLike, name: str, version: str) -> pathlib.Path:
-    """Makes the best model of a run a shipped one, for maintainers; see CONTRIBUTING.md.
+    """Makes a model directory a shipped one, for maintainers; see CONTRIBUTING.md.
+
+    The kernels of the feature extractors, most of all weights, are rounded to float16: what they compute changes less than by
+    the bfloat16 that they are trained in, and the flow, whose weights stay as they are, is as invertible as before.
 
     Args:
-      run: its directory.
+      run: the directory.
       name: of the model, such as sr-x4-compact.
       version: of the model, raised whenever its weights change.
 
@@ -51,13 +56,22 @@ def ship(run: str | os.PathLike, name: str, version: str) -> pathlib.Path:
       The directory in the package.
     """
     from hcflow_tf.models.guard import ensure_guard
-    from hcflow_tf.weights.store import CONFIG_FILE, GUARD_FILE, WEIGHTS_FILE, load_model, save_model
+    from hcflow_tf.weights.store import CONFIG_FILE, GUARD_FILE, WEIGHTS_FILE, load_model, save_model, write_arrays
 
     directory = DIRECTORY / name
     model = load_model(run)
+    arrays = {weight: np.asarray(variable, np.float32) for weight, variable in model.named_weights().items()}
+    arrays |= {weight: array.astype(np.float16) for weight, array in arrays.items() if _in_an_extractor(weight)}
+    for weight, variable in model.named_weights().items():
+        variable.assign(arrays[weight])
     ensure_guard(model)
     save_model(model, directory)  # of the config only the model: the rest names folders of the training machine
+    write_arrays(directory / WEIGHTS_FILE, arrays)
     files = {file: digest(directory / file) for file in (CONFIG_FILE, WEIGHTS_FILE, GUARD_FILE) if (directory / file).is_file()}
     about = {"name": name, "version": version, "sha256": files}
     write_atomically(directory / ABOUT_FILE, (json.dumps(about, indent=1) + "\n").encode())
     return directory
+
+
+def _in_an_extractor(name: str) -> bool:
+    return "/feature_extractor/" in name and name.endswith("/kernel")
