@@ -15,6 +15,7 @@ from hcflow_tf.images.images import read_image, write_image
 from hcflow_tf.runtimes import light
 from hcflow_tf.runtimes.engines import EngineRuntime
 from hcflow_tf.runtimes.keras import KerasRuntime
+from hcflow_tf.runtimes.onnx_export import store_in_float16
 from hcflow_tf.runtimes.open import open_runtime
 from hcflow_tf.support.latents import latent_shapes
 from hcflow_tf.weights.shipped import ABOUT_FILE, DIRECTORY
@@ -73,7 +74,7 @@ def test_constants_are_stored_in_half_the_space_where_that_is_exact():
         return ort.InferenceSession(model.SerializeToString()).run(None, {"x": x})
 
     before = run()
-    light.halve(graph)
+    store_in_float16(graph, only_exactly=True)
     assert [arrays.to_array(constant).dtype for constant in graph.initializer] == [np.float16, *[np.float32] * 3]
     for ours, expected in zip(run(), before, strict=True):
         np.testing.assert_array_equal(ours, expected)

@@ -15,6 +15,7 @@ from hcflow_tf import load_model
 from hcflow_tf.runtimes.exported import encoder_path
 from hcflow_tf.support import files
 from hcflow_tf.support.errors import HCFlowError, UsageError
+from hcflow_tf.support.quiet import start_tensorflow
 from hcflow_tf.weights.store import model_files
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def decoder_files(args: argparse.Namespace, model: TrainedModel) -> list[pathlib
 
 def load(args: argparse.Namespace) -> TrainedModel:
     """The model of --model."""
+    start_tensorflow()
     from hcflow_tf.models.guard import ensure_guard
 
     model = load_model(args.model)

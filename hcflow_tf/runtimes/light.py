@@ -13,7 +13,6 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from hcflow_tf.images.images import ImageError, read_header
 from hcflow_tf.runtimes.engines import EngineRuntime, Facts
@@ -23,15 +22,10 @@ from hcflow_tf.support.download import digest
 from hcflow_tf.support.files import write_atomically
 from hcflow_tf.weights.shipped import ABOUT_FILE, DIRECTORY, shipped_model
 
-if TYPE_CHECKING:
-    import onnx
-
 FILE, KEY = "temperature_0.onnx", "temperature_0"
 """The decoder, and what about.json says of it."""
 MAX_LR_PIXELS = 200_000
 """Of all pictures together: with more, starting TensorFlow pays."""
-MIN_HALVED = 500
-"""Values of a constant below which storing it as float16 saves nothing."""
 GPU = pathlib.Path("/dev/nvidia0")
 
 
@@ -64,27 +58,6 @@ def count_pixels(paths: Iterable[os.PathLike], limit: int) -> int:
     return total
 
 
-def halve(graph: onnx.GraphProto) -> None:
-    """Stores large constants as float16 where that holds them exactly, as it does the kernels of `shipped.ship`: for the file
-    alone, since engines compute the casts once, when they open it."""
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
-
-    casts = []
-    for constant in graph.initializer:
-        values = numpy_helper.to_array(constant)
-        with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        if values.dtype != np.float32 or values.size < MIN_HALVED or not np.array_equal(half.astype(np.float32), values):
-            continue
-        name = constant.name
-        constant.CopyFrom(numpy_helper.from_array(half, f"{name}_float16"))
-        casts.append(helper.make_node("Cast", [constant.name], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
 def write_light_files(name: str) -> None:
     """Writes the ONNX files of a shipped model and names them in its about.json, for maintainers; see CONTRIBUTING.md."""
     import argparse
@@ -93,7 +66,7 @@ def write_light_files(name: str) -> None:
 
     from hcflow_tf.models.complexity import measure
     from hcflow_tf.models.folded import InferenceModel
-    from hcflow_tf.runtimes.onnx_export import convert
+    from hcflow_tf.runtimes.onnx_export import convert, store_in_float16
     from hcflow_tf.runtimes.tensor_functions import decoder
     from hcflow_tf.weights.store import load_model
 
@@ -107,7 +80,8 @@ def write_light_files(name: str) -> None:
         functions[encoder_path(directory / FILE)] = encoder
     for path, function in functions.items():
         converted = convert(function, folded, options)
-        halve(converted.graph)
+        # The kernels of feature extractors, which are rounded to float16 already (`shipped.ship`).
+        store_in_float16(converted.graph, only_exactly=True)
         write_atomically(path, converted.SerializeToString())
     cost = measure(model.config, {weight: variable.shape for weight, variable in model.named_weights().items()})
     about = json.loads((directory / ABOUT_FILE).read_text(encoding="utf-8"))

@@ -144,8 +144,12 @@ def in_order(graph: onnx.GraphProto) -> None:
     graph.output.extend(outputs)
 
 
-def store_in_float16(graph: onnx.GraphProto) -> None:
+def store_in_float16(graph: onnx.GraphProto, *, only_exactly: bool = False) -> None:
     """Stores the larger float32 weights as float16, each followed by a Cast back, which a runtime folds when it loads.
+
+    Args:
+      graph: changed in place.
+      only_exactly: only those weights that float16 holds exactly, so that the file computes what it did.
 
     Raises:
       HCFlowError: a weight is too large for float16.
@@ -157,6 +161,8 @@ def store_in_float16(graph: onnx.GraphProto) -> None:
         values = onnx.numpy_helper.to_array(weight)
         if values.dtype != np.float32 or values.size < SMALL:
             continue
+        if only_exactly and not _is_exact(values):
+            continue
         if np.abs(values).max() > np.finfo(np.float16).max:
             raise HCFlowError(f"{frame.FAILED}: {weight.name} is too large for float16")
         name, stored = weight.name, f"{weight.name}_float16"
@@ -165,6 +171,11 @@ def store_in_float16(graph: onnx.GraphProto) -> None:
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _is_exact(values: np.ndarray) -> bool:
+    with np.errstate(over="ignore"):
+        return np.array_equal(values.astype(np.float16).astype(np.float32), values)
 
 
 def metadata(folded: InferenceModel, layout: str, latents: Sequence[Latent]) -> dict[str, str]:

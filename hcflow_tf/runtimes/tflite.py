@@ -16,6 +16,7 @@ from hcflow_tf.runtimes.exported import HR, LR, PROBE_SIZE, decoder_inputs, enco
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.support.latents import latent_shapes
+from hcflow_tf.support.quiet import held_back_stderr
 
 if TYPE_CHECKING:
     from hcflow_tf.models.folded import InferenceModel
@@ -96,7 +97,8 @@ def _runner(path: pathlib.Path, signature: str) -> Any:
     except ImportError as error:
         raise HCFlowError(f"{path}: needs LiteRT: pip install ai-edge-litert") from error
     try:
-        interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
+        with held_back_stderr(show_on_failure=False):  # it announces its delegate
+            interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
         signatures = interpreter.get_signature_list()
         runner = interpreter.get_signature_runner(signature) if signature in signatures else None
     except (ValueError, RuntimeError) as error:

@@ -78,7 +78,9 @@ def _fail(prog: str, error: object, exit_code: int) -> int:
 
 
 def _quiet_libraries() -> None:
-    """What Pillow, tifffile and NumPy remark on a damaged file stays unsaid: the command's own line says what matters."""
+    """What Pillow, tifffile and NumPy remark on a damaged file, and TensorFlow on its own API, stays unsaid: the command's own
+    line says what matters."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     if logging.lastResort:
