@@ -13,7 +13,6 @@ from training_runs import batch, make_config, make_step, weights_of
 from hcflow_tf import losses
 from hcflow_tf.config import load_config
 from hcflow_tf.models.hcflow import HCFlow
-from hcflow_tf.networks import discriminator
 from hcflow_tf.support import state_dict
 from hcflow_tf.training.flat_adam import FlatAdam
 from hcflow_tf.training.step import TrainingStep
@@ -151,12 +150,12 @@ def gan(request):
         for kind in ("netD", "netF")
     }
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(discriminator, "CHANNELS", (4, 8, 16, 32, 32))
         patch.setattr(state_dict, "read_state_dict", lambda path: part["netF"])
         sizes = "{scale: 4, main_steps: 1, conditional_steps: 1, main_width: 4, conditional_width: 4, rrdb_blocks: [1, 1]}"
         file = PARITY / "gan_step_tiny.pth"  # stands for the state dict that the fixture's .npz holds
         patch.setattr(pathlib.Path, "is_file", lambda path, is_file=pathlib.Path.is_file: path == file or is_file(path))
         overrides = ["training.batch_size=2", "training.start_from=x", f"losses.vgg_weights={file}", f"model={sizes}"]
+        overrides.append("losses.discriminator_width=4")
         overrides.append(f"losses.adversarial_kind={'vanilla' if request.param == 'gan' else 'relativistic'}")
         config = load_config(CONFIGS / "sr_x4_plusplus.yaml", overrides)
         _, step = make_step(config)
