@@ -8,7 +8,7 @@ The EXIF orientation is applied, colour profile and metadata are kept, transpare
 written by `hcflow downscale` gets its original size back. Same seed and tile size, same bytes.
 
 Without --model, a file written by `hcflow downscale` is restored by the shipped model that shrank it, and every other by
-sr-x4-compact.
+sr-x4-compact-2.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python docs/models/pictures.py
 
 For each shipped model, NAME.png (photographs, by `hcflow compare`) and NAME-limits.png: JPEG noise, text and a face; the
-model for faces shows a face, cut as those of its training.
+model for faces shows a face, cut as those of its training, and in NAME-samples.png eight samples of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ import tempfile
 import numpy as np
 from PIL import Image
 
-from hcflow_tf import list_models
+from hcflow_tf import imresize, list_models
+from hcflow_tf.images.images import quantize
+from hcflow_tf.inference.scaling import Scaler
+from hcflow_tf.runtimes.open import open_runtime
 from hcflow_tf.support import cli
 
 HERE = pathlib.Path(__file__).parent
@@ -45,12 +48,27 @@ def face(folder: pathlib.Path) -> None:
         astronaut.convert("RGB").crop((140, 10, 308, 178)).resize((160, 160), Image.Resampling.LANCZOS).save(folder / "face.png")
 
 
+def samples(lr: np.ndarray, model: str, path: pathlib.Path, *, count: int = 8, temperature: float = 0.8) -> None:
+    """Writes the LR image, enlarged, and beside it samples of it in two rows."""
+    scaler = Scaler(open_runtime(model))
+    drawn = [quantize(scaler.upscale(lr / np.float32(255), temperature, seed)) for seed in range(count)]
+    side = drawn[0].shape[0]
+    sheet = Image.new("RGB", ((2 + count // 2) * side, 2 * side))
+    sheet.paste(Image.fromarray(lr).resize((2 * side, 2 * side), Image.Resampling.NEAREST))
+    for number, image in enumerate(drawn):
+        row, column = divmod(number, count // 2)
+        sheet.paste(Image.fromarray(image), ((2 + column) * side, row * side))
+    sheet.save(path)
+
+
 def main() -> None:
     """Writes all pictures."""
     with tempfile.TemporaryDirectory() as name:
         hard, faces = pathlib.Path(name), pathlib.Path(name) / "faces"
         hard_cases(hard)
         face(faces)
+        with Image.open(faces / "face.png") as image:
+            samples(imresize(np.asarray(image), 1 / 8), "face-x8-compact", HERE / "face-x8-compact-samples.png")
         for model in list_models():
             of_faces = ["--hr", str(faces)] if model.startswith("face") else []
             cli.execute("compare", ["--model", model, *of_faces, "-o", str(HERE / f"{model}.png"), "--overwrite"])

@@ -57,9 +57,9 @@ TABLES: dict[str, tuple[str, tuple[Row, ...]]] = {
         (
             Row("bicubic", BICUBIC, "bicubic"),
             Row(
-                "`sr-x4-compact`, 1.07M weights",
-                "`hcflow evaluate --model sr-x4-compact --hr SET/HR --lr SET/LR`",
-                "sr-x4-compact",
+                "`sr-x4-compact-2`, 1.79M weights",
+                "`hcflow evaluate --model sr-x4-compact-2 --hr SET/HR --lr SET/LR`",
+                "sr-x4-compact-2",
             ),
         ),
     ),
