@@ -302,8 +302,8 @@ def poisoned(monkeypatch, when) -> None:
     """Makes the HR images NaN in the steps (and with the learning rate factors) that `when` names."""
     call = TrainingStep.__call__
 
-    def poisoned_call(self, hr, lr, step, rate_factor=1.0):
-        return call(self, hr * (np.nan if when(step, rate_factor) else 1), lr, step, rate_factor=rate_factor)
+    def poisoned_call(self, hr, lr, step, given=None, rate_factor=1.0):
+        return call(self, hr * (np.nan if when(step, rate_factor) else 1), lr, step, given=given, rate_factor=rate_factor)
 
     monkeypatch.setattr(TrainingStep, "__call__", poisoned_call)
 
