@@ -362,9 +362,9 @@ def test_a_run_that_was_lowered_stays_lowered_when_it_resumes(tmp_path, photos, 
     factors = []
     call = TrainingStep.__call__
 
-    def recorded_call(self, hr, lr, step, rate_factor=1.0):
+    def recorded_call(self, hr, lr, step, given=None, rate_factor=1.0):
         factors.append(rate_factor)
-        return call(self, hr, lr, step, rate_factor=rate_factor)
+        return call(self, hr, lr, step, given=given, rate_factor=rate_factor)
 
     monkeypatch.setattr(TrainingStep, "__call__", recorded_call)
     train(make_config(photos, *sets, "training.steps=8"), tmp_path / "run", devices="cpu")
