@@ -1,6 +1,6 @@
 """What super-resolution makes of LR images that are blurred, noisy or compressed: Y-PSNR at temperature 0 of several models.
 
-    python benchmarks/degraded.py --model sr-x4-compact runs/robust --hr Set14/HR --lr Set14/LR [--images 20] [--output FILE]
+    python benchmarks/degraded.py --model sr-x4-compact runs/robust --hr Set14/HR --lr Set14/LR [--output FILE]
 
 Each LR image of --lr is degraded as the row says (strengths as in `hcflow_tf.data.degradation.degrade`), enlarged by each model
 and by bicubic interpolation, and compared with its HR image, 4 pixels cropped at each border, on the Y channel.
@@ -38,7 +38,6 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", required=True, help="model directories or names")
     parser.add_argument("--hr", required=True, metavar="DIR")
     parser.add_argument("--lr", required=True, metavar="DIR")
-    parser.add_argument("--images", type=int, help="at most this many, evenly spaced; all unless set")
     parser.add_argument("--output", metavar="FILE", help="the figures as JSON")
     args = parser.parse_args()
     from hcflow_tf.data.degradation import degrade
@@ -53,7 +52,6 @@ def main() -> None:
     scalers = {name: Scaler(KerasRuntime(name)) for name in args.model}
     scale = next(iter(scalers.values())).scale
     pairs = pair_folders(args.hr, args.lr, scale)
-    pairs = pairs[:: max(1, len(pairs) // args.images)][: args.images] if args.images else pairs
     figures: dict[str, dict[str, float]] = {}
     for what, strengths in DEGRADATIONS.items():
         scores: dict[str, list[float]] = {name: [] for name in ("bicubic", *scalers)}

@@ -19,6 +19,14 @@ def network():
     return efficientnet.Network(read_state_dict(efficientnet.weights_file()))
 
 
+def logits(network, image):
+    """Of ImageNet's 1,000 classes: what the network is followed by where it classifies."""
+    state = read_state_dict(efficientnet.weights_file())
+    last = network.features(image, [sum(count for count, _ in efficientnet.STAGES) - 1])[0]
+    head = efficientnet.convolve(efficientnet.folded(state, "_conv_head", "_bn1"), last)
+    return tf.reduce_mean(tf.nn.relu6(head), axis=(1, 2)) @ state["_fc.weight"].T + state["_fc.bias"]
+
+
 def photograph(name):
     image = Image.fromarray(getattr(skimage.data, name)())
     side, (width, height) = min(image.size), image.size
@@ -36,7 +44,7 @@ def photograph(name):
     ],
 )
 def test_it_says_what_a_photograph_shows(name, classes, share, network):
-    probabilities = tf.nn.softmax(network.logits(photograph(name)))[0].numpy()
+    probabilities = tf.nn.softmax(logits(network, photograph(name)))[0].numpy()
     assert probabilities.argmax() in classes
     assert probabilities[classes].sum() > share
 

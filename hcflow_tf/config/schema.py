@@ -109,8 +109,8 @@ class LossConfig(Section):
     perceptual: Weight = 0.0
     """L1 between features of the sample and of the HR image, see `perceptual_features`."""
     perceptual_features: Literal["vgg19", "efficientnet_lite0"] = "vgg19"
-    """VGG19's last convolution of block 5 before its ReLU, as the released recipes, or four depths of EfficientNet-Lite0, whose
-    weights the package index has and which is 40 times cheaper: the mean of the four, not to the scale of the former."""
+    """VGG19's last convolution of block 5 before its ReLU, as the released recipes, or four depths of EfficientNet-Lite0, a far
+    smaller network whose weights the package index has: the mean of the four, not to the scale of the former."""
     lpips: Weight = 0.0
     """LPIPS between the sample and the HR image."""
     adversarial: Weight = 0.0
@@ -248,7 +248,7 @@ class Config(Section):
 
     def _schedule_problems(self) -> Iterator[str]:
         steps, optimizer = self.training.steps, self.optimizer
-        if self.training.frozen_steps and not self.model.FROZEN_AT_FIRST:
+        if self.training.frozen_steps and not self.model.CAN_FREEZE:
             yield f"training.frozen_steps: a model of system {self.model.system} has no part to freeze; set it to 0"
         if self.training.frozen_steps and optimizer.weight_decay:
             yield "training.frozen_steps: optimizer.weight_decay would change what is frozen; set one of them to 0"

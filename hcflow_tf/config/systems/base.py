@@ -37,8 +37,8 @@ class SystemConfig(Section):
     """Keys in which it may differ from that one."""
     INSIDE: ClassVar[Mapping[str, Inside]] = {}
     """Systems whose models are a part of such a model, which may start from one."""
-    FROZEN_AT_FIRST: ClassVar[str] = ""
-    """The part that `training.frozen_steps` leaves as it is, in words; empty if there is none."""
+    CAN_FREEZE: ClassVar[bool] = False
+    """Whether `training.frozen_steps` has a part to leave as it is."""
 
     if TYPE_CHECKING:  # a key of some sections, and the same for all models of others
 

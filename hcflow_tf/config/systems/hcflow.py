@@ -33,7 +33,7 @@ class ModelConfig(SystemConfig):
         "rrdb_growth",
     )
     FREE = ("log_std_bound",)
-    FROZEN_AT_FIRST = "the flow steps"
+    CAN_FREEZE = True
 
     system: Literal["hcflow"] = "hcflow"
     task: Task = "super_resolution"

@@ -23,7 +23,7 @@ class SRFlowConfig(SystemConfig):
         )
     }
 
-    FROZEN_AT_FIRST = "the RRDB network"
+    CAN_FREEZE = True
 
     system: Literal["srflow"] = "srflow"
     scale: Literal[2, 4, 8, 16] = 4
