@@ -9,6 +9,7 @@ The run directory is itself a model directory for all other commands. The same c
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 
 from hcflow_tf.config import load_config
@@ -28,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     config = load_config(args.config, args.set)
+    # By itself TensorFlow uses oneDNN on processors with AVX512_VNNI only; on others a step takes up to twice as long without it.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     start_tensorflow()
     from hcflow_tf.training.loop import train
 

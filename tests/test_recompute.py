@@ -16,6 +16,7 @@ from tiny import tiny_config, tiny_model
 from hcflow_tf import losses
 from hcflow_tf.config import load_config, parse_config
 from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.support.devices import bfloat16_slowdown
 from hcflow_tf.training import memory
 from hcflow_tf.training.step import TrainingStep
 from hcflow_tf.training.strategy import make_strategy
@@ -182,6 +183,26 @@ def test_auto_recomputes_where_the_memory_is_too_small(setting, enough, expected
     model = memory.training_model(config, make_strategy("cpu:2"), said.append)
     assert model.reads_variables is expected
     assert len(said) == (setting == "auto" and not enough)
+
+
+@pytest.mark.parametrize(("slowdown", "extractors"), [(0.6, "bfloat16"), (14.0, "float32")])
+def test_mixed_precision_only_where_it_is_faster(slowdown, extractors, monkeypatch):
+    config = parse_config(
+        f"""
+        model: {tiny_config("super_resolution", SCALE, width=6).model_dump_json()}
+        losses: {{nll: 1}}
+        training: {{mixed_precision: true, recompute: false}}
+        """
+    )
+    monkeypatch.setattr(memory, "bfloat16_slowdown", lambda: slowdown)
+    said = []
+    model = memory.training_model(config, make_strategy("cpu"), said.append)
+    assert model._options["mixed_precision"] is (extractors == "bfloat16")
+    assert said == [] if slowdown < 1 else "14 times" in said[0] and "float32" in said[0]
+
+
+def test_slowdown_of_bfloat16_is_measured():
+    assert 0.05 < bfloat16_slowdown() < 1000
 
 
 def test_the_estimate_is_what_was_measured():

@@ -1,4 +1,4 @@
-"""Whether a training step fits the memory, and the model that makes it fit."""
+"""The model of a run, made so that a training step fits the memory and the processor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hcflow_tf.inference.memory import available_memory
 from hcflow_tf.models.complexity import measure
 from hcflow_tf.models.systems import make_model
 from hcflow_tf.models.trained_model import TrainedModel
-from hcflow_tf.support.devices import gpu_memory
+from hcflow_tf.support.devices import bfloat16_slowdown, gpu_memory
 from hcflow_tf.training.step import update_terms
 from hcflow_tf.training.strategy import worker_count
 
@@ -26,13 +26,15 @@ def training_model(config: Config, strategy: tf.distribute.Strategy, say: Callab
 
     Args:
       config: of the run. With training.recompute "auto" activations are computed again in the backward pass where a step that
-        kept them would take more than four fifths of the memory.
+        kept them would take more than four fifths of the memory; training.mixed_precision has no effect on a processor that
+        would only be slower for it.
       strategy: its replicas share the CPU's memory, or have a GPU each.
       say: is told so.
     """
     training = config.training
+    mixed_precision = training.mixed_precision and _bfloat16_pays(strategy, say)
     with strategy.scope():
-        model = make_model(config.model, mixed_precision=training.mixed_precision, recompute=training.recompute is True)
+        model = make_model(config.model, mixed_precision=mixed_precision, recompute=training.recompute is True)
         if training.recompute != "auto":
             return model
         needed, there = step_bytes(config, model, strategy.num_replicas_in_sync), _memory(strategy)
@@ -42,7 +44,18 @@ def training_model(config: Config, strategy: tf.distribute.Strategy, say: Callab
             f"a step would take about {needed / 2**30:.0f} GiB of {there / 2**30:.0f}: activations are computed again in the "
             "backward pass (training.recompute)"
         )
-        return make_model(config.model, mixed_precision=training.mixed_precision, recompute=True)
+        return make_model(config.model, mixed_precision=mixed_precision, recompute=True)
+
+
+def _bfloat16_pays(strategy: tf.distribute.Strategy, say: Callable[[str], object]) -> bool:
+    """Whether feature extractors in bfloat16 make a step faster: on GPUs, as asked for; on a CPU if it can compute them."""
+    if "GPU" in strategy.extended.worker_devices[0] or bfloat16_slowdown() <= 1:
+        return True
+    say(
+        f"training.mixed_precision: this processor takes {bfloat16_slowdown():.0f} times as long in bfloat16 as in float32; "
+        "training in float32"
+    )
+    return False
 
 
 def step_bytes(config: Config, model: TrainedModel, replicas: int = 1) -> float:
