@@ -243,6 +243,8 @@ class Config(Section):
                 f"data.crop_size: the discriminator takes crops divisible by 32, got {self.data.crop_size}; "
                 "the recipes' is 160 (ESRGAN: 128)"
             )
+        if losses.vgg_weights and losses.perceptual_features != "vgg19":
+            yield f"losses.vgg_weights: perceptual_features {losses.perceptual_features} does not read it; set it to null"
         if losses.lpips and self.data.crop_size < 31:
             yield f"data.crop_size: LPIPS takes crops of 31 x 31 or larger, got {self.data.crop_size}"
 
