@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     config = load_config(args.config, args.set)
-    # By itself TensorFlow uses oneDNN on processors with AVX512_VNNI only; on others a step takes up to twice as long without it.
+    # By itself TensorFlow uses oneDNN on processors with AVX512_VNNI only; on others it makes a step faster, but decoding slower
+    # (docs/performance.md), so that other commands leave it alone.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     start_tensorflow()
     from hcflow_tf.training.loop import train

@@ -7,6 +7,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tiny import tiny_config, tiny_model
 from hcflow_tf import losses
 from hcflow_tf.config import load_config, parse_config
 from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.networks.feature_extractor import FeatureExtractor
 from hcflow_tf.support.devices import bfloat16_slowdown
 from hcflow_tf.training import memory
 from hcflow_tf.training.step import TrainingStep
@@ -185,24 +187,34 @@ def test_auto_recomputes_where_the_memory_is_too_small(setting, enough, expected
     assert len(said) == (setting == "auto" and not enough)
 
 
-@pytest.mark.parametrize(("slowdown", "extractors"), [(0.6, "bfloat16"), (14.0, "float32")])
-def test_mixed_precision_only_where_it_is_faster(slowdown, extractors, monkeypatch):
+@pytest.mark.parametrize(("slowdown", "computes_in"), [(0.6, "bfloat16"), (14.0, "float32")])
+def test_mixed_precision_only_where_it_is_faster(slowdown, computes_in, monkeypatch):
     config = parse_config(
         f"""
         model: {tiny_config("super_resolution", SCALE, width=6).model_dump_json()}
-        losses: {{nll: 1}}
         training: {{mixed_precision: true, recompute: false}}
         """
     )
     monkeypatch.setattr(memory, "bfloat16_slowdown", lambda: slowdown)
     said = []
     model = memory.training_model(config, make_strategy("cpu"), said.append)
-    assert model._options["mixed_precision"] is (extractors == "bfloat16")
-    assert said == [] if slowdown < 1 else "14 times" in said[0] and "float32" in said[0]
+    extractors = [layer for layer in model._flatten_layers() if isinstance(layer, FeatureExtractor)]
+    assert {layer.compute_dtype for layer in extractors} == {computes_in}
+    assert [line.split("takes ")[1] for line in said] == (
+        ["14 times as long in bfloat16 as in float32; training in float32"] if slowdown > 1 else []
+    )
 
 
-def test_slowdown_of_bfloat16_is_measured():
-    assert 0.05 < bfloat16_slowdown() < 1000
+@pytest.mark.parametrize(("slow", "expected"), [("bfloat16", True), ("float32", False)])
+def test_slowdown_of_bfloat16_is_measured(slow, expected, monkeypatch):
+    original = tf.nn.conv2d
+
+    def slowed(x, *args):
+        time.sleep(0.5 * (x.dtype == slow))
+        return original(x, *args)
+
+    monkeypatch.setattr(tf.nn, "conv2d", slowed)
+    assert (bfloat16_slowdown.__wrapped__() > 1) is expected
 
 
 def test_the_estimate_is_what_was_measured():
@@ -220,7 +232,7 @@ def test_the_estimate_is_what_was_measured():
 def test_benchmark_finds_less_memory_and_equal_gradients(tmp_path):
     steps = ["model.scale=2", "model.main_steps=4", "model.conditional_steps=4"]  # they take most of the memory
     extractor = ["model.rrdb_blocks=[1,1]", "model.rrdb_features=16", "model.rrdb_growth=8"]
-    command = [sys.executable, "benchmarks/training_memory.py", "--config", "configs/sr_x4.yaml", "--set", *steps, *extractor]
+    command = [sys.executable, "benchmarks/training_step.py", "--config", "configs/sr_x4.yaml", "--set", *steps, *extractor]
     output = tmp_path / "memory.json"
     subprocess.run([*command, "--batch=4", "--rounds=1", f"--output={output}"], cwd=ROOT, check=True, capture_output=True)
     recompute = json.loads(output.read_text())["settings"]["recompute"]

@@ -70,9 +70,9 @@ def _gpu_memory_limit() -> int | None:
 
 @functools.cache
 def bfloat16_slowdown() -> float:
-    """Time of a 3x3 convolution and its gradients in bfloat16 over that in float32 on the CPU, measured in half a second.
+    """Time of a 3x3 convolution and its gradients in bfloat16 over that in float32 on the CPU, measured within a second.
 
-    About 0.6 on processors with AVX512_BF16 or AMX; others emulate bfloat16, and take 10 to 40 times as long.
+    Below 1 on processors with AVX512_BF16 or AMX; others emulate bfloat16.
     """
     import tensorflow as tf
 

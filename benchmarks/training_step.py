@@ -1,6 +1,7 @@
-"""Memory and time of a training step with and without `training.recompute`, in the same run.
+"""Memory and time of a training step with and without `training.recompute`, or oneDNN, in the same run.
 
-    python benchmarks/training_memory.py --config configs/sr_x4.yaml [--set KEY=VALUE ...] [--batch 2] [--rounds 5]
+    python benchmarks/training_step.py --config configs/sr_x4.yaml [--compare recompute|onednn] [--set KEY=VALUE ...]
+      [--batch 2] [--rounds 5]
 
 Every setting lives in its own process (so that its peak memory is its own) and takes the same steps on the same random
 batch, one after the other, round by round (so that what slows the machine slows all of them). The memory is the peak
@@ -14,11 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import pathlib
 import resource
 import statistics
 import sys
 import time
+from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -28,7 +31,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # so that 
 
 from hcflow_tf.metrics.table import format_table
 
-SETTINGS = {"plain": "training.recompute=false", "recompute": "training.recompute=true"}
+SETTINGS = {
+    "recompute": {"plain": ({}, "training.recompute=false"), "recompute": ({}, "training.recompute=true")},
+    "onednn": {
+        "without oneDNN": ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "training.recompute=false"),
+        "oneDNN": ({"TF_ENABLE_ONEDNN_OPTS": "1"}, "training.recompute=false"),
+    },
+}
+"""What is compared: of each setting its environment and its override of the config; the first one is the plain one."""
 WEIGHT_NOISE = 0.005
 """Added to every weight: layers that start at zero would give the weights before them no gradient to compare."""
 
@@ -37,6 +47,7 @@ def main() -> None:
     """Runs the benchmark, prints the table and writes the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, help="YAML config of the training")
+    parser.add_argument("--compare", choices=SETTINGS, default="recompute", help="what with and without (default recompute)")
     parser.add_argument("--set", nargs="*", action="extend", default=[], metavar="KEY=VALUE", help="overrides of its values")
     parser.add_argument("--batch", type=int, default=2, help="images per step (default 2)")
     parser.add_argument("--rounds", type=int, default=5)
@@ -45,18 +56,18 @@ def main() -> None:
     overrides = [*args.set, f"training.batch_size={args.batch}", "optimizer.clip_value=null", "optimizer.clip_norm=null"]
     context = multiprocessing.get_context("spawn")
     pipes = []
-    for setting in SETTINGS.values():
+    for environment, override in SETTINGS[args.compare].values():
         here, there = context.Pipe()
-        context.Process(target=_work, args=(there, args.config, [*overrides, setting]), daemon=True).start()
+        context.Process(target=_work, args=(there, environment, args.config, [*overrides, override]), daemon=True).start()
         there.close()  # so that receiving fails if the process has died
         pipes.append(here)
         here.recv()  # traced, before the next one starts
     seconds = np.array([[_ask(pipe, "step") for pipe in pipes] for _ in range(args.rounds)])
     facts = [_ask(pipe, "facts") for pipe in pipes]
-    figures = _figures(seconds, facts)
+    figures = _figures(SETTINGS[args.compare], seconds, facts)
     print(_title(args, facts[0]["crop"]) + "\n" + _table(figures))
     if args.output:
-        report = {"config": args.config, "set": args.set, "batch": args.batch, "rounds": args.rounds, "settings": figures}
+        report = {name: getattr(args, name) for name in ("config", "compare", "set", "batch", "rounds")} | {"settings": figures}
         pathlib.Path(args.output).write_text(json.dumps(report, indent=2) + "\n")
 
 
@@ -65,8 +76,9 @@ def _ask(pipe: Connection, what: str) -> Any:
     return pipe.recv()
 
 
-def _work(pipe: Connection, config_file: str, overrides: list[str]) -> None:
+def _work(pipe: Connection, environment: dict[str, str], config_file: str, overrides: list[str]) -> None:
     """Answers "step" with the seconds of one step, "facts" with memory and the first step's gradient, until its pipe closes."""
+    os.environ |= environment
     import keras
     import tensorflow as tf
 
@@ -126,10 +138,10 @@ def _memory(*, peak: bool) -> float:
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
-def _figures(seconds: np.ndarray, facts: list[dict]) -> dict[str, dict[str, float]]:
+def _figures(names: Iterable[str], seconds: np.ndarray, facts: list[dict]) -> dict[str, dict[str, float]]:
     plain = facts[0]["gradient"]
     figures = {}
-    for column, (name, fact) in enumerate(zip(SETTINGS, facts, strict=True)):
+    for column, (name, fact) in enumerate(zip(names, facts, strict=True)):
         figures[name] = {
             "memory_mib": fact["memory"],
             "memory_ratio": fact["memory"] / facts[0]["memory"],
