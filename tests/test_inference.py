@@ -123,6 +123,20 @@ def test_tiles_of_a_model_agree_with_the_whole(runtime):
     assert 0 < np.abs(tiled - whole).max() < 0.5 / 255
 
 
+def test_a_tile_too_small_for_its_overlap_is_said_once(runtime, capsys):
+    lr, enough = to_float(photograph(20, 90)), 4 * runtime.overlap
+    scaler = Scaler(runtime, 24)
+    scaler.upscale(lr[:, :24])  # in one piece
+    assert not capsys.readouterr().err
+    scaler.upscale(lr)
+    scaler.upscale(lr)
+    assert capsys.readouterr().err == (
+        f"hcflow: note: --tile 24: seams may show, {runtime.name} needs tiles of {enough} LR pixels to hide them\n"
+    )
+    Scaler(runtime, enough).upscale(lr)
+    assert not capsys.readouterr().err
+
+
 def test_fixed_size_runtime_gets_its_size_only():
     lr = to_float(photograph(40, 57))
     runtime = BoxRuntime(fixed=(24, 32))

@@ -15,7 +15,7 @@ from hcflow_tf.inference.memory import available_memory, largest_tile, modest_ti
 from hcflow_tf.inference.tiles import Tile, tiles
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.devices import gpu_memory
-from hcflow_tf.support.errors import HCFlowError, UsageError
+from hcflow_tf.support.errors import HCFlowError, UsageError, complain
 from hcflow_tf.support.latents import latent_shapes
 from hcflow_tf.support.quiet import start_tensorflow
 
@@ -49,6 +49,8 @@ class Scaler:
             raise UsageError(f"--tile {tile}: {runtime.name} only takes tiles of {height} x {width}; leave --tile auto")
         self.runtime, self.scale = runtime, runtime.scale
         self._tile = tile
+        self._told = False
+        """Whether it was said that the tiles are small."""
         self._limit: int | None = None
         """Side at which the memory ran out, halved."""
 
@@ -189,6 +191,10 @@ class Scaler:
         if self.runtime.fixed_lr_size:
             return self.runtime.fixed_lr_size
         side = max(height, width) if self._tile == 0 else self._tile or self._automatic()
+        enough = 4 * self.runtime.overlap  # of a smaller one less than the overlap is shared: `tiles.spans`
+        if self._tile and side < min(enough, max(height, width)) and not self._told:
+            complain("hcflow: note", f"--tile {side}: seams may show, {self.runtime.name} needs tiles of {enough} LR pixels to hide them")
+            self._told = True
         return min(side, height), min(side, width)
 
     def _automatic(self) -> int:
