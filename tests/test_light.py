@@ -96,6 +96,18 @@ def test_the_commands_need_no_tensorflow_for_a_small_picture(command, tmp_path):
     assert sampled.returncode  # without TensorFlow there are no samples
 
 
+def test_onnx_runtime_reports_nothing_to_its_makers(tmp_path, monkeypatch):
+    """By itself it writes an identity of the user into his home, and sends what it runs."""
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    Image.fromarray(photograph(24, 20)).save(tmp_path / "a.png")
+    subprocess.run(
+        [sys.executable, "-c", NO_TENSORFLOW, "upscale", "a.png", "-o", "b.png"], cwd=tmp_path, check=True, timeout=120
+    )
+    assert list((tmp_path / "home").iterdir()) == []
+
+
 def test_tensorflow_runs_what_is_large(tmp_path):
     paths = []
     for index, size in enumerate([(300, 300), (300, 300)]):

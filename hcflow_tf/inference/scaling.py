@@ -193,7 +193,10 @@ class Scaler:
         side = max(height, width) if self._tile == 0 else self._tile or self._automatic()
         enough = 4 * self.runtime.overlap  # of a smaller one less than the overlap is shared: `tiles.spans`
         if self._tile and side < min(enough, max(height, width)) and not self._told:
-            complain("hcflow: note", f"--tile {side}: seams may show, {self.runtime.name} needs tiles of {enough} LR pixels to hide them")
+            complain(
+                "hcflow: note",
+                f"--tile {side}: seams may show, {self.runtime.name} needs tiles of {enough} LR pixels to hide them",
+            )
             self._told = True
         return min(side, height), min(side, width)
 

@@ -86,6 +86,9 @@ class OnnxRuntime(Runtime):
 
 
 def _open(path: pathlib.Path) -> OnnxGraph:
+    os.environ.setdefault(
+        "ORT_DISABLE_TELEMETRY", "1"
+    )  # it would write an identity of the user into his home, and report what it runs
     try:
         import onnxruntime
     except ImportError as error:

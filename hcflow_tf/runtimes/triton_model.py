@@ -7,11 +7,15 @@ over together and whose images have one size are decoded in one call.
 from __future__ import annotations
 
 import collections
+import os
 import pathlib
 
 import numpy as np
-import onnxruntime
 import triton_python_backend_utils as pb_utils
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read at the import
+
+import onnxruntime
 
 
 class TritonPythonModel:
