@@ -57,9 +57,9 @@ def drawn(runtime: Runtime, temperature: float) -> list[np.ndarray]:
 
 
 def has_bfloat16() -> bool:
-    import openvino
+    from hcflow_tf.runtimes import openvino
 
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in openvino._core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 @pytest.mark.parametrize("task", ["super_resolution", "rescaling"])
@@ -245,10 +245,31 @@ def test_a_damaged_measurement_is_made_again(models, cache, capsys, record):
 
 def test_openvino_reports_nothing_to_its_makers(tmp_path):
     """Importing it would write an identity of the user into his home, and send an event."""
-    program = "from hcflow_tf.runtimes import openvino; openvino._core('x')"
+    program = "from hcflow_tf.runtimes import openvino; openvino._core()"
     environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
     assert list(tmp_path.iterdir()) == []
+
+
+SIGNAL = """
+import gc, os, signal, sys
+from hcflow_tf.runtimes.openvino import OpenVINORuntime
+first, second = OpenVINORuntime(sys.argv[1]), OpenVINORuntime(sys.argv[1])
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+del first
+gc.collect()
+del second
+gc.collect()
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_signal_is_handled_after_openvino_ran(models, cache):
+    """Its plugin replaces the stack on which signals are handled, and did not give it back."""
+    open_runtime(models / "rescaling", engine="onnx", guard=False)
+    file = next(cache.rglob("decoder.onnx"))
+    run = subprocess.run([sys.executable, "-c", SIGNAL, file], cwd=ROOT, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "handled\n"), run.stderr
 
 
 def test_the_commands(models, cache, tmp_path, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import sys
@@ -30,7 +31,10 @@ class OpenVINORuntime(OnnxRuntime):
         Raises:
           HCFlowError: it is no such file, OpenVINO is not installed, or this CPU has no bfloat16.
         """
-        self._core, self._precision = _core(path), precision
+        try:
+            self._core, self._precision = _core(), precision
+        except ImportError as error:
+            raise HCFlowError(f"{path}: needs OpenVINO: pip install hcflow_tf[openvino]") from error
         if precision == "bfloat16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise HCFlowError("--precision bfloat16: this CPU does not compute in bfloat16 (AVX512_BF16 or AMX); take float32")
         super().__init__(path)
@@ -44,13 +48,20 @@ class OpenVINORuntime(OnnxRuntime):
         return _open(self._core, path, "float32")
 
 
-def _core(path: str | os.PathLike) -> Any:
+@functools.cache
+def _core() -> Any:
+    """OpenVINO itself, one for the process.
+
+    Each would put the main thread's signals on a stack of its own, and take that away in the end; where two end in the order
+    in which they began, the next signal finds none and kills the process.
+
+    Raises:
+      ImportError: it is not installed.
+    """
     for module in ("openvino_telemetry", "openvino_telemetry.backend"):
         sys.modules.setdefault(module, None)  # type: ignore[arg-type]  # as if not installed: it reports imports to its makers
-    try:
-        import openvino
-    except ImportError as error:
-        raise HCFlowError(f"{path}: needs OpenVINO: pip install hcflow_tf[openvino]") from error
+    import openvino
+
     return openvino.Core()
 
 
