@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
     from hcflow_tf.inference.evaluation import Evaluation
 
+Rows = dict[str, dict[str, float]]
+"""Figures by image."""
+Panel = tuple[str, "np.ndarray"]
+"""Its label, and what it shows."""
 PICTURE_ROWS = 3
 TEMPERATURE, SAMPLES = 0.8, 5
 """Of the samples that a super-resolution model is shown with."""
@@ -38,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     batch.add_overwrite_argument(parser)
 
 
-def run(args: argparse.Namespace) -> None:
+def run(args: argparse.Namespace) -> int:
     """Runs the command."""
     from hcflow_tf.data.pairs import Pair, find_images
     from hcflow_tf.data.samples import held_out_photographs
@@ -52,18 +56,23 @@ def run(args: argparse.Namespace) -> None:
     table = output.with_suffix(".json")
     check_writable(output)
     check_targets([output, table], inputs=[*paths, *model_files(args.model)], overwrite=args.overwrite)
-    rows, panels = _measure(args.model, [Pair(path) for path in paths])
+    work = batch.Batch("compare")
+    rows, panels = _measure(args.model, [Pair(path) for path in paths], work)
+    if not rows:
+        return work.exit_code
     print(_table(rows))
     write_image(output, picture(panels))
     write_atomically(table, (json.dumps(rows, indent=1) + "\n").encode())
     print(f"picture: {output}")
+    return work.exit_code
 
 
-def _measure(model: str, pairs: list) -> tuple[dict[str, dict[str, float]], list[list[tuple[str, np.ndarray]]]]:
-    """Figures by image, the mean last, and the labelled panels of the picture's rows."""
+def _measure(model: str, pairs: list, work: batch.Batch) -> tuple[Rows, list[list[Panel]]]:
+    """Figures by image, the mean last, and the labelled panels of the picture's rows; a bad image is told to `work`."""
     import numpy as np
 
     from hcflow_tf.data.pairs import load_pair
+    from hcflow_tf.images.formats import ImageError
     from hcflow_tf.inference.evaluation import Evaluation
     from hcflow_tf.inference.measurement import check_measurable, mean_metrics
     from hcflow_tf.inference.panels import centre
@@ -74,14 +83,19 @@ def _measure(model: str, pairs: list) -> tuple[dict[str, dict[str, float]], list
     scaler = Scaler(open_runtime(model))
     bicubic = Scaler(BicubicRuntime(scaler.scale))
     draws = not scaler.runtime.makes_lr and scaler.runtime.latent_channels
-    rows: dict[str, dict[str, float]] = {}
-    panels: list[list[tuple[str, np.ndarray]]] = []
+    rows: Rows = {}
+    panels: list[list[Panel]] = []
     for pair in pairs:
-        hr, lr = load_pair(pair, scaler.scale)
-        check_measurable(pair.hr, hr, scaler.scale)
-        (baseline,), before = Evaluation(bicubic, hr, lr).sample(0.0, 1)
-        evaluation = Evaluation(scaler, hr, lr)
-        (restored,), after = evaluation.sample(0.0, 1)
+        try:
+            hr, lr = load_pair(pair, scaler.scale)
+            check_measurable(pair.hr, hr, scaler.scale)
+            (baseline,), before = Evaluation(bicubic, hr, lr).sample(0.0, 1)
+            evaluation = Evaluation(scaler, hr, lr)
+            (restored,), after = evaluation.sample(0.0, 1)
+            samples = _sample_panels(evaluation) if draws and len(panels) < PICTURE_ROWS else []
+        except ImageError as error:
+            work.complain(error if str(pair.hr) in str(error) else ImageError(f"{pair.hr}: {error}"))
+            continue
         rows[pair.hr.name] = {
             "bicubic_psnr_y": before["psnr_y"],
             "model_psnr_y": after["psnr_y"],
@@ -96,15 +110,16 @@ def _measure(model: str, pairs: list) -> tuple[dict[str, dict[str, float]], list
                     (f"LR, {lr.shape[1]} x {lr.shape[0]}", centre(enlarged)),
                     (f"bicubic, {before['psnr_y']:.2f} dB", centre(baseline)),
                     (f"model, {after['psnr_y']:.2f} dB", centre(restored)),
-                    *(_sample_panels(evaluation) if draws else ()),
+                    *samples,
                     (f"original, {pair.hr.stem}", centre(hr)),
                 ]
             )
-    rows["mean"] = mean_metrics(list(rows.values()))
+    if rows:
+        rows["mean"] = mean_metrics(list(rows.values()))
     return rows, panels
 
 
-def _sample_panels(evaluation: Evaluation) -> list[tuple[str, np.ndarray]]:
+def _sample_panels(evaluation: Evaluation) -> list[Panel]:
     """Two of the samples that are equally plausible to the model, and where the samples differ; brighter is more."""
     import numpy as np
 

@@ -91,7 +91,7 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str, suff
         return work.exit_code
 
     from hcflow_tf.images.write import BackgroundWriter
-    from hcflow_tf.inference.pictures import MAX_PIXELS, Size, model_of, upscale_file
+    from hcflow_tf.inference.pictures import MAX_PIXELS, Size, better_model, model_of, upscale_file
     from hcflow_tf.inference.scaling import Scaler
     from hcflow_tf.runtimes.light import count_pixels
     from hcflow_tf.runtimes.open import MANY_LR_PIXELS, open_runtime
@@ -114,7 +114,10 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str, suff
         if size and runtime.makes_lr:
             option = "--outscale" if args.outscale else "--size"
             raise UsageError(f"{option}: {model} is a rescaling model, which restores the original size; give another --model")
-        return Scaler(runtime, args.tile), _temperature(args, model, runtime)
+        temperature = _temperature(args, model, runtime)
+        if temperature and runtime.makes_lr:
+            work.remark(f"{model} is a rescaling model: --temperature 0 restores, others put chance in the place of details")
+        return Scaler(runtime, args.tile), temperature
 
     if args.model and any(plans):
         scaler_and_temperature(args.model)  # what is wrong with it is told before the first image
@@ -125,6 +128,8 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str, suff
             return batch.Done("skipped: the output exists", skipped=True)
         model = args.model or model_of(source.path)
         scaler, temperature = scaler_and_temperature(model)
+        if args.model and (maker := better_model(source.path, model, makes_lr=scaler.runtime.makes_lr)):
+            work.remark(f"{source.path}: {maker} made it, and restores it better than {model}")
         writes: list[Future[None]] = []
         made = upscale_file(
             scaler,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -278,7 +279,41 @@ def test_pipes():
     damaged = subprocess.run(command, input=b"nothing", capture_output=True, env=environment)
     assert damaged.returncode == 1
     assert damaged.stdout == b""
-    assert b"standard input: not a PNG" in damaged.stderr
+    assert b"upscale: standard input: not a PNG" in damaged.stderr
+    for content, status in ((pathlib.Path("a.jpg").read_bytes(), "done"), (b"nothing", "failed")):
+        told = subprocess.run(
+            [*command[:-4], "-o", "out", "--json", "--overwrite"], input=content, capture_output=True, env=environment
+        )
+        line = json.loads(told.stdout)
+        assert (line["input"], line["status"]) == ("standard input", status)
+        assert b"tmp" not in told.stdout + told.stderr
+
+
+def test_a_name_that_is_too_long_stops_no_other(capsys):
+    for name in ("a" * 251, "b", "c"):
+        save(f"in/{name}.png")
+    assert upscale("in", "-o", "out", "--format", "jpeg", "--json") == 1
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["status"] for line in told] == ["failed", "done", "done"]
+    assert "File name too long" in told[0]["message"]
+    assert made() == ["b.jpeg", "c.jpeg"]
+
+
+def test_what_ends_a_batch_is_told_to_programs_and_what_was_done_before_it(monkeypatch, capsys):
+    for name in "abc":
+        save(f"in/{name}.png")
+    write_one = Image.Image.save
+
+    def save_until_full(image, path, *arguments, **options):
+        if ".b" in pathlib.Path(path).name:  # what becomes b.png
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_one(image, path, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "save", save_until_full)
+    assert upscale("in", "-o", "out", "--json") == 1
+    told = {line["input"]: line["status"] for line in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert (told["in/a.png"], told["in/b.png"]) == ("done", "failed")
+    assert made() == [pathlib.Path(name).name for name, status in told.items() if status == "done"]
 
 
 @pytest.mark.parametrize(
@@ -300,6 +335,20 @@ def test_sizes(option, size):
     expected = imresize_to(imresize(rgb, 2).astype(np.float32) / 255, *size[::-1])
     assert np.abs(out.rgb / 255 - expected.clip(0, 1)).max() <= 0.51 / 255
     np.testing.assert_array_equal(out.alpha, imresize_to(alpha, *size[::-1]))
+
+
+def test_a_rescaling_model_is_told_what_it_is_not_for(capsys):
+    save("a.png")
+    assert cli.execute("downscale", ["a.png", "-o", "lr.png", "--model", "rescale-x4-compact"]) == 0
+    better = "lr.png: rescale-x4-compact made it, and restores it better than"
+    for model in ("rescale-x4-compact", "rescale-x4-compact-2", "sr-x4-compact-2"):
+        capsys.readouterr()
+        assert cli.execute("upscale", ["lr.png", "-o", f"{model}.png", "--model", model]) == 0
+        assert (f"{better} {model}" in capsys.readouterr().err) == (model != "rescale-x4-compact")
+    assert cli.execute("upscale", ["lr.png", "a.png", "-o", "out", "--samples", "2"]) == 0
+    error = capsys.readouterr().err
+    assert "rescale-x4-compact is a rescaling model: --temperature 0 restores, others put chance" in error
+    assert "sr-x4-compact-2 is" not in error
 
 
 def test_a_size_is_not_for_rescaling_models(capsys):

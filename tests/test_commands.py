@@ -346,6 +346,17 @@ def test_compare_writes_table_and_picture(folders, models, capsys):
     np.testing.assert_array_equal(picture[6:38, 6 + 3 * 230 : 6 + 3 * 230 + 44], hr)  # the last panel is the original
 
 
+def test_compare_goes_on_after_a_bad_image(folders, models, capsys):
+    pathlib.Path("hr/1.png").write_bytes(b"")
+    assert cli.execute("compare", ["--model", str(models / "rescaling"), "--hr", "hr", "-o", "out/picture.png"]) == 1
+    assert list(json.loads(pathlib.Path("out/picture.json").read_text())) == ["0.png", "2.png", "mean"]
+    assert "hr/1.png: the file is empty" in capsys.readouterr().err
+    for name in "02":
+        pathlib.Path(f"hr/{name}.png").write_bytes(b"")
+    assert cli.execute("compare", ["--model", str(models / "rescaling"), "--hr", "hr", "-o", "out/none.png"]) == 1
+    assert not pathlib.Path("out/none.png").exists()
+
+
 def test_an_error_is_the_only_line_on_stderr(folders, models):
     weights = folders / "model/weights.npz"
     save_model(tiny_model("rescaling", scale=2), folders / "model")

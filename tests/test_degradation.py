@@ -62,7 +62,8 @@ def test_share_and_strengths():
 @pytest.fixture
 def data():
     text = (
-        "model: {scale: 4}\ndata: {sample_photographs: true, crop_size: 32, cache: memory, degradation: {share: 0.5, noise: 9}}"
+        "model: {scale: 4}\nlosses: {nll: 0, pixel: 1}\n"
+        "data: {sample_photographs: true, crop_size: 32, cache: memory, degradation: {share: 0.5, noise: 9}}"
     )
     return TrainingData(parse_config(text))
 
@@ -94,6 +95,9 @@ def test_the_likelihood_keeps_the_clean_image():
         ("{share: 0.5}", "data.degradation: share is above 0, but blur, noise and jpeg are all off"),
         ("{share: 0.5, jpeg: [90, 50]}", r"data.degradation.jpeg: expected the worst quality first, got \[90, 50\]"),
         ("{share: 0.5, jpeg: [0, 50]}", "data.degradation.jpeg.0: input should be greater than or equal to 1, got 0"),
+        ("{share: 0.5, blur: 101}", "data.degradation.blur: input should be less than or equal to 100, got 101"),
+        ("{share: 0.5, noise: 256}", "data.degradation.noise: input should be less than or equal to 255, got 256"),
+        ("{share: 0.5, blur: 1}", "data.degradation: the likelihood keeps the clean LR image, and no other loss is on"),
         ("{share: 1.5, blur: 1}", "data.degradation.share: input should be less than or equal to 1, got 1.5"),
     ],
 )

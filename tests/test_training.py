@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shlex
 
 import keras
 import numpy as np
@@ -208,6 +209,47 @@ def test_run_directory_is_not_reused_for_another_run(tmp_path, photos):
             tmp_path / "run",
             devices="cpu",
         )
+
+
+def test_a_run_that_is_past_the_last_step_is_left_alone(tmp_path, photos):
+    train(make_config(*photos, "training.steps=2"), tmp_path / "run", devices="cpu")
+    before = (tmp_path / "run/config.yaml").read_bytes()
+    with pytest.raises(UsageError, match=r"run is at step 2, past training.steps 1: give more steps"):
+        train(make_config(*photos, "training.steps=1"), tmp_path / "run", devices="cpu")
+    assert (tmp_path / "run/config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("start_from", ["", "run"])
+def test_a_model_that_is_no_run_is_not_replaced(tmp_path, photos, start_from):
+    save_model(HCFlow(make_config().model), tmp_path / "run")
+    before = {file: file.read_bytes() for file in (tmp_path / "run").iterdir()}
+    settings = [f"training.start_from={tmp_path / start_from}"] if start_from else []
+    with pytest.raises(UsageError, match="holds a model and no checkpoints, a training would replace it"):
+        train(make_config(*photos, *settings), tmp_path / "run", devices="cpu")
+    assert {file: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
+
+
+def test_what_a_config_names_is_looked_for_before_anything_is_written(tmp_path, photos):
+    for settings, message in (
+        (["training.start_from=nosuch"], "training.start_from: no model at nosuch"),
+        (
+            ["training.start_from=sr-x4-compact", "losses.perceptual=1", "losses.vgg_weights=no.h5"],
+            "losses.vgg_weights: no file at no.h5",
+        ),
+    ):
+        with pytest.raises(HCFlowError, match=message):
+            train(make_config(*photos, *settings), tmp_path / "run", devices="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_how_to_go_on_can_be_pasted(tmp_path, photos):
+    train(make_config(*photos, "training.steps=1"), tmp_path / "run", devices="cpu")
+    with pytest.raises(UsageError, match="or go on as it began with") as caught:
+        train(make_config(*photos, "training.steps=1", "optimizer.halve_at=[]", "data.degradation={share: 0.5, blur: 1}",
+            "losses.nll=0", "losses.pixel=1"), tmp_path / "run", devices="cpu")  # fmt: skip
+    options = shlex.split(str(caught.value).split("as it began with ")[1])
+    assert options[::2] == ["--set"] * 3
+    train(make_config(*photos, "training.steps=1", *options[1::2]), tmp_path / "run", devices="cpu")
 
 
 def test_fine_tuning_starts_from_another_model(tmp_path, photos, monkeypatch):

@@ -50,9 +50,9 @@ class Degradation(Section):
 
     share: Fraction = 0.0
     """Of the crops."""
-    blur: Weight = 0.0
+    blur: Annotated[Weight, pydantic.Field(le=100.0)] = 0.0
     """Largest standard deviation of a Gaussian blur, LR pixels."""
-    noise: Weight = 0.0
+    noise: Annotated[Weight, pydantic.Field(le=255.0)] = 0.0
     """Largest standard deviation of normal noise, of 255."""
     jpeg: tuple[Quality, Quality] | None = None
     """JPEG's worst and best quality; None for no compression."""
@@ -221,6 +221,9 @@ class Config(Section):
             yield "data.degradation: share is above 0, but blur, noise and jpeg are all off"
         if degradation.jpeg and degradation.jpeg[0] > degradation.jpeg[1]:
             yield f"data.degradation.jpeg: expected the worst quality first, got {list(degradation.jpeg)}"
+        losses = self.losses
+        if degradation.share and not (losses.pixel or losses.perceptual or losses.lpips or losses.adversarial):
+            yield "data.degradation: the likelihood keeps the clean LR image, and no other loss is on; set share to 0"
         if data.sample_photographs and (data.train.hr or data.validation.hr):
             yield "data.sample_photographs: give either this or folders, not both"
 
@@ -242,6 +245,11 @@ class Config(Section):
             yield (
                 f"data.crop_size: the discriminator takes crops divisible by 32, got {self.data.crop_size}; "
                 "the recipes' is 160 (ESRGAN: 128)"
+            )
+        if losses.adversarial and self.training.batch_size * (self.data.crop_size // 32) ** 2 == 1:
+            yield (
+                "data.crop_size: the discriminator normalises over the batch, and of one crop of 32 a single value is left, "
+                "which teaches it nothing; take larger crops or batches"
             )
         if losses.vgg_weights and losses.perceptual_features != "vgg19":
             yield f"losses.vgg_weights: perceptual_features {losses.perceptual_features} does not read it; set it to null"

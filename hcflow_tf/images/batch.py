@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import errno
 import functools
 import json
 import pathlib
@@ -45,9 +46,10 @@ class Batch:
           command: its name, for the messages.
           as_json: whether a line for programs goes to stdout for each item.
           item_errors: errors that concern one item: the batch goes on. Whatever this is, wrong usage and outputs that
-            cannot be written (a full disk) end it.
+            cannot be written (a full disk) end it, but for a name that is too long.
         """
         self._command, self._as_json, self._item_errors = command, as_json, item_errors
+        self._shown: dict[str, str] = {}
         self.failed: list[str] = []
 
     @property
@@ -55,14 +57,25 @@ class Batch:
         """0, or 1 after a bad file."""
         return 1 if self.failed else 0
 
+    def show_as(self, path: pathlib.Path, name: str) -> None:
+        """Shows this name wherever the path would be shown."""
+        self._shown[str(path)] = name
+
+    def shown(self, text: object) -> str:
+        """The text, what `show_as` named replaced."""
+        result = str(text)
+        for path, name in self._shown.items():
+            result = result.replace(path, name)
+        return result
+
     def complain(self, error: Exception) -> None:
         """Names a bad file."""
-        self.failed.append(str(error))
-        complain(f"hcflow {self._command}", error)
+        self.failed.append(self.shown(error))
+        complain(f"hcflow {self._command}", HCFlowError(*map(self.shown, error.args)) if self._shown else error)
 
     def remark(self, text: str) -> None:
         """Says what is worth knowing, and is no error."""
-        complain(f"hcflow {self._command}: note", text)
+        complain(f"hcflow {self._command}: note", self.shown(text))
 
     def run(self, items: Sequence[Item], name: Callable[[Item], str], work: Callable[[Item], Done | str]) -> None:
         """Calls work(item) for all items; it returns what was done, or a note for the progress line.
@@ -83,7 +96,8 @@ class Batch:
         try:
             done = work()
         except self._item_errors as error:
-            cannot_write = isinstance(error.__cause__, OSError) and not isinstance(error, ImageError)
+            cause = None if isinstance(error, ImageError) else error.__cause__
+            cannot_write = isinstance(cause, OSError) and cause.errno != errno.ENAMETOOLONG
             if isinstance(error, UsageError) or cannot_write:
                 raise
             return error
@@ -95,7 +109,7 @@ class Batch:
         """Names a bad item, to programs, too."""
         text = str(error)
         self.complain(error if name in text else ImageError(f"{name}: {text}"))
-        self.tell_programs(input=name, status="failed", outputs=[], message=text)
+        self.tell_programs(input=self.shown(name), status="failed", outputs=[], message=self.shown(text))
 
     def tell_programs(self, **what: object) -> None:
         """A line of JSON, if that is wanted."""
@@ -144,14 +158,17 @@ class _Report:
 
     def _advance(self, _: Future[None] | None = None) -> None:
         with self._lock:
-            try:
-                while not self._error and self._waiting and all(w.done() for w in _writes(self._waiting[0][1])):
-                    name, outcome = self._waiting.popleft()
+            while self._waiting and all(w.done() for w in _writes(self._waiting[0][1])):
+                name, outcome = self._waiting.popleft()
+                try:
                     self._tell(name, self._batch.outcome(name, functools.partial(_written, outcome)))
-            except BaseException as error:  # of a thread that writes; the main one raises it
-                self._error = error
+                except BaseException as error:  # of a thread that writes; the main one raises it
+                    self._error = self._error or error
+                    message = self._batch.shown(error)
+                    self._batch.tell_programs(input=self._batch.shown(name), status="failed", outputs=[], message=message)
 
     def _tell(self, name: str, outcome: Done | HCFlowError) -> None:
+        shown = self._batch.shown(name)
         self._number += 1
         now = time.monotonic()
         took, self._before = now - self._before, now
@@ -164,7 +181,7 @@ class _Report:
             self._seconds += took
             self._megapixels += outcome.size[0] * outcome.size[1] / 1e6
         self._batch.tell_programs(
-            input=name,
+            input=shown,
             status="skipped" if outcome.skipped else "done",
             outputs=[str(path) for path in outcome.outputs],
             **({"width": outcome.size[0], "height": outcome.size[1], "seconds": round(took, 3)} if outcome.size else {}),
@@ -172,7 +189,7 @@ class _Report:
         left = (now - self._begin) / self._number * (self._count - self._number)
         eta = f", {_duration(left)} left" if self._number < self._count else ""
         passed = _duration(now - self._begin)
-        print(f"[{self._number}/{self._count}] {one_line(name)}: {outcome.note} ({passed}{eta})", file=sys.stderr)
+        print(f"[{self._number}/{self._count}] {one_line(shown)}: {outcome.note} ({passed}{eta})", file=sys.stderr)
 
 
 def _writes(outcome: Done | HCFlowError) -> Sequence[Future[None]]:

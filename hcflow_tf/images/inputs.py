@@ -59,6 +59,7 @@ def find_inputs(
     for entry in inputs:
         if str(entry) == STANDARD_INPUT and standard_input:
             found[standard_input] = Input.of(standard_input)
+            batch.show_as(standard_input, standard_input.name)
             continue
         path = expand_user(entry)
         try:

@@ -76,13 +76,41 @@ def model_of(source: str | os.PathLike) -> str:
     Raises:
       ImageError: the file cannot be read, or a model that does not ship made it.
     """
-    header = read_header(source)
-    made_by = header.text.get(MODEL_KEY, BICUBIC)
+    made_by = maker_of(source)
     if made_by == BICUBIC:
         return DEFAULT_MODEL["upscale"]
     if made_by not in list_models():
         raise ImageError(f"{source}: was downscaled by a model that does not ship with this program; give it as --model")
     return made_by
+
+
+def better_model(source: str | os.PathLike, model: str, *, makes_lr: bool) -> str | None:
+    """The shipped model that made a file, if it restores it better than this one: if one of the two is a rescaling model.
+
+    Args:
+      source: the file.
+      model: a name or a path; of a path it is not known what it is.
+      makes_lr: whether that is a rescaling model.
+
+    Raises:
+      ImageError: the file cannot be read.
+    """
+    made_by, shipped = maker_of(source), list_models()
+    if model not in shipped or made_by not in shipped or made_by == model:
+        return None
+    from hcflow_tf.config import load_config
+    from hcflow_tf.weights.store import CONFIG_FILE, find_model
+
+    return made_by if makes_lr or load_config(find_model(made_by) / CONFIG_FILE).model.makes_lr else None
+
+
+def maker_of(source: str | os.PathLike) -> str:
+    """What `downscale_file` wrote of the model that made a file; "bicubic" where it wrote nothing.
+
+    Raises:
+      ImageError: the file cannot be read.
+    """
+    return read_header(source).text.get(MODEL_KEY, BICUBIC)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ import sys
 from typing import Any, Literal
 
 from hcflow_tf.runtimes.onnx import OnnxGraph, OnnxRuntime, not_readable
-from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.quiet import held_back_stderr
 
 Precision = Literal["float32", "bfloat16"]
@@ -29,14 +29,15 @@ class OpenVINORuntime(OnnxRuntime):
           precision: of the decoder.
 
         Raises:
-          HCFlowError: it is no such file, OpenVINO is not installed, or this CPU has no bfloat16.
+          HCFlowError: it is no such file, or OpenVINO is not installed.
+          UsageError: this CPU has no bfloat16.
         """
         try:
             self._core, self._precision = _core(), precision
         except ImportError as error:
             raise HCFlowError(f"{path}: needs OpenVINO: pip install hcflow_tf[openvino]") from error
         if precision == "bfloat16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise HCFlowError("--precision bfloat16: this CPU does not compute in bfloat16 (AVX512_BF16 or AMX); take float32")
+            raise UsageError("--precision bfloat16: this CPU does not compute in bfloat16 (AVX512_BF16 or AMX); take float32")
         super().__init__(path)
 
     def open_decoder(self, path: pathlib.Path) -> OnnxGraph:

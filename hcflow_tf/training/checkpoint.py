@@ -44,6 +44,12 @@ class Checkpoints:
         """The file of the highest step."""
         return next(iter(self._files()), None)
 
+    @property
+    def newest_step(self) -> int:
+        """The step of that file, by its name; 0 if there is none."""
+        number = self.newest.stem.removeprefix("step_") if self.newest else ""
+        return int(number) if number.isdecimal() else 0
+
     def save(self, step: int, state: Mapping[str, np.ndarray]) -> None:
         """Writes the checkpoint of a step and removes those that are too old.
 

@@ -17,7 +17,8 @@ from hcflow_tf.config import Config, SystemConfig, load_config
 from hcflow_tf.data.dataset import TrainingData, validation_pairs
 from hcflow_tf.models.trained_model import TrainedModel
 from hcflow_tf.support.errors import HCFlowError
-from hcflow_tf.training.checkpoint import State
+from hcflow_tf.support.files import is_file
+from hcflow_tf.training.checkpoint import Checkpoints, State
 from hcflow_tf.training.growth import grow, obstacles
 from hcflow_tf.training.memory import training_model
 from hcflow_tf.training.run_directory import RunDirectory
@@ -62,6 +63,7 @@ def train(config: Config, run_dir: pathlib.Path, *, resume: str = "auto", device
     Raises:
       HCFlowError: bad input, a full disk, a lost worker, or gradients that stay non-finite; what was saved is kept.
     """
+    _check_files(config, resuming=bool(Checkpoints(run_dir / "checkpoints")))
     strategy = make_strategy(devices)
     check_batch_size(config.training.batch_size, strategy)
     run = RunDirectory(run_dir, config, resume=resume, writes=is_chief(strategy))
@@ -187,9 +189,26 @@ def _initialise(training_step: TrainingStep, data: TrainingData) -> None:
     training_step.optimizer.read_weights()
 
 
+def _check_files(config: Config, *, resuming: bool) -> None:
+    """What is wrong with the files that a config names is told before the images are read and anything is written."""
+    losses = config.losses
+    for key, used in (("vgg_weights", losses.perceptual), ("lpips_weights", losses.lpips)):
+        if used and (file := getattr(losses, key)) and not is_file(pathlib.Path(file)):
+            raise HCFlowError(f"losses.{key}: no file at {file}")
+    if config.training.start_from and not resuming:
+        _find_start(config.training.start_from)
+
+
+def _find_start(start_from: str) -> pathlib.Path:
+    try:
+        return find_model(start_from)
+    except HCFlowError as error:
+        raise HCFlowError(f"training.start_from: {error}") from error
+
+
 def _load_start(model: TrainedModel, config: Config, start_from: str) -> SystemConfig:
     """Takes up another model's weights and returns what it is."""
-    directory = find_model(start_from)
+    directory = _find_start(start_from)
     other = load_config(directory / CONFIG_FILE).model
     if differences := obstacles(other, config.model):
         raise HCFlowError(f"training.start_from: {directory} is another kind of model or a larger one: {'; '.join(differences)}")

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import pathlib
 import platform
+import shlex
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,7 +16,7 @@ import tensorflow as tf
 from hcflow_tf.config import Config, load_config, save_config
 from hcflow_tf.models.trained_model import TrainedModel
 from hcflow_tf.support.errors import HCFlowError, UsageError
-from hcflow_tf.support.files import write_atomically
+from hcflow_tf.support.files import is_file, write_atomically
 from hcflow_tf.training.checkpoint import Checkpoints
 from hcflow_tf.weights.store import CONFIG_FILE, WEIGHTS_FILE, save_model, save_weights
 
@@ -47,7 +48,8 @@ class RunDirectory:
           writes: False for the workers that are not the chief.
 
         Raises:
-          UsageError: there is a run already and `resume` is "never", or its config is another one.
+          UsageError: there is a run already and `resume` is "never", its config is another one, or it is past the last step; or
+            there is a model that is no run.
           HCFlowError: the directory cannot be written.
         """
         self.path, self.writes = path, writes
@@ -57,6 +59,13 @@ class RunDirectory:
             raise UsageError(f"{path} already holds a run: choose another --run-dir, or --resume auto to go on with it")
         if self.resuming:
             _check_same_run(load_config(path / CONFIG_FILE), config, path)
+            if self.checkpoints.newest_step > config.training.steps:
+                raise UsageError(
+                    f"{path} is at step {self.checkpoints.newest_step}, past training.steps {config.training.steps}: "
+                    "give more steps, or choose another --run-dir"
+                )
+        elif is_file(path / WEIGHTS_FILE):
+            raise UsageError(f"{path} holds a model and no checkpoints, a training would replace it: choose another --run-dir")
         self._summaries = tf.summary.create_noop_writer()
         if not writes:
             return
@@ -126,7 +135,7 @@ def _check_same_run(old: Config, new: Config, path: pathlib.Path) -> None:
         before, after = getattr(old, section).model_dump(), getattr(new, section).model_dump()
         differing = [key for key in before if before[key] != after.get(key, before[key]) and key not in free]
         changed += [f"{section}.{key}" for key in differing]
-        as_there += [f"--set {section}.{key}={json.dumps(before[key], default=str)}" for key in differing]
+        as_there += [f"--set {shlex.quote(f'{section}.{key}={json.dumps(before[key], default=str)}')}" for key in differing]
     if changed:
         go_on = f", or go on as it began with {' '.join(as_there)}" if len(as_there) <= 3 else ""
         raise UsageError(f"{path} holds a run of another config ({', '.join(changed)}): choose another --run-dir{go_on}")
