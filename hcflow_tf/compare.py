@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
         return work.exit_code
     print(_table(rows))
     write_image(output, picture(panels))
-    write_atomically(table, (json.dumps(rows, indent=1) + "\n").encode())
+    told = rows | ({"failed": work.failed} if work.failed else {})
+    write_atomically(table, (json.dumps(told, indent=1) + "\n").encode())
     print(f"picture: {output}")
     return work.exit_code
 

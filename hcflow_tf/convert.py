@@ -2,7 +2,7 @@
 
 System, task, scale, numbers of steps, widths and blocks are inferred from the names and shapes in the file. --released downloads
 one of the authors' files first (kept in ~/.cache/hcflow_tf; an interrupted download goes on where it stopped; the
-environment variable HCFLOW_MIRROR names a folder of the files elsewhere).
+environment variable HCFLOW_MIRROR is the URL of a folder of the files elsewhere).
 """
 
 from __future__ import annotations

@@ -50,6 +50,10 @@ class PageHandler(http.server.SimpleHTTPRequestHandler):
         ".json": "application/json",
     }
 
+    def translate_path(self, path: str) -> str:
+        """The file of a request; of one that no file can have, a file that is not there."""
+        return super().translate_path(path.replace("%00", "%2500"))
+
     def end_headers(self) -> None:
         """Adds `HEADERS`."""
         for name, value in HEADERS.items():

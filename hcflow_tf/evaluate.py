@@ -4,7 +4,7 @@ A super-resolution model restores the LR images of --lr or, without it, MATLAB's
 its own LR images, rounded to 8 bits, and --lr is only what they are compared with. Figures are of 8-bit images after
 cropping `scale` pixels at each border, one row per temperature, means over the images; with --samples, means over the
 samples, too. LPIPS, NIQE and BRISQUE are of the whole image (niqe_y: of Y, cropped), the last two without the HR image; an
-image that has no such figure, because it is too small or constant, fails.
+image that has no such figure, because it is too small or constant, is named, and counts with its other figures.
 
 The images of another program are measured with --images DIR in place of --model: matched with those of --hr by name (the
 same stem, or that and a suffix such as x4 or _out), and of the same size. With --lr, the LR images that it was given:
@@ -210,6 +210,7 @@ def _check_outputs(args: argparse.Namespace, pairs: list, temperatures: list[flo
     from hcflow_tf.weights.store import model_files
 
     inputs = [path for pair in pairs for path in (pair.hr, pair.lr) if path]
+    targets: list[pathlib.Path] = []
     if args.save_images:
         folders = {os.path.realpath(path.parent) for path in inputs}
         if os.path.realpath(args.save_images) in folders:
@@ -220,11 +221,13 @@ def _check_outputs(args: argparse.Namespace, pairs: list, temperatures: list[flo
                 if target in sources:
                     raise UsageError(f"{sources[target]} and {pair.hr} would both be written to {target}; rename one")
                 sources[target] = pair.hr
-        targets = (target for pair in pairs for tau in temperatures for target in _saved(args, pair, tau))
-        check_targets(targets, inputs=inputs, overwrite=args.overwrite, option="--save-images")
+        targets = [target for pair in pairs for tau in temperatures for target in _saved(args, pair, tau)]
+        check_targets(targets, inputs=[*inputs, *model_files(args.model)], overwrite=args.overwrite, option="--save-images")
     if args.output:
         inputs += model_files(args.model)
         check_targets([args.output], inputs=inputs, overwrite=args.overwrite, option="--output")
+        if os.path.realpath(args.output) in map(os.path.realpath, targets):
+            raise UsageError(f"--output {args.output}: is one of the images of --save-images; choose another")
 
 
 def _print_table(report: dict, folder: str) -> None:

@@ -21,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.add_argument("--config", required=True, help="a YAML file, or the name of a packaged config, such as sr_x4")
     parser.add_argument("--run-dir", type=pathlib.Path, help="where the run is kept (default: runs/NAME-OF-CONFIG)")
-    parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="override a key of the config")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="SECTION.KEY=VALUE", help="override keys of the config"
+    )
     parser.add_argument("--resume", choices=("auto", "never"), default="auto", help="go on with a run in --run-dir, or refuse")
     parser.add_argument("--devices", default="auto", help="auto, gpu, gpu:N, cpu, or cpu:N")
 

@@ -349,7 +349,7 @@ def test_compare_writes_table_and_picture(folders, models, capsys):
 def test_compare_goes_on_after_a_bad_image(folders, models, capsys):
     pathlib.Path("hr/1.png").write_bytes(b"")
     assert cli.execute("compare", ["--model", str(models / "rescaling"), "--hr", "hr", "-o", "out/picture.png"]) == 1
-    assert list(json.loads(pathlib.Path("out/picture.json").read_text())) == ["0.png", "2.png", "mean"]
+    assert list(json.loads(pathlib.Path("out/picture.json").read_text())) == ["0.png", "2.png", "mean", "failed"]
     assert "hr/1.png: the file is empty" in capsys.readouterr().err
     for name in "02":
         pathlib.Path(f"hr/{name}.png").write_bytes(b"")

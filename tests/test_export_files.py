@@ -9,6 +9,7 @@ from tiny import photograph, tiny_model
 
 from hcflow_tf.inference.scaling import Scaler
 from hcflow_tf.runtimes.exported import encoder_path
+from hcflow_tf.runtimes.onnx import OnnxRuntime
 from hcflow_tf.runtimes.open import open_runtime
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.weights.store import save_model
@@ -197,6 +198,23 @@ def test_overwrite_replaces_but_never_the_model(super_resolution, tmp_path, caps
     path.hardlink_to(super_resolution[1] / "weights.npz")
     assert export("onnx", "--model", super_resolution[1], "--output", path, "--overwrite") == 2
     assert f"{path} is an input and would be overwritten" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["triton", "saved_model"])
+@pytest.mark.parametrize("name", ["a b", 'a"b', "a:b", "-a"])
+def test_names_that_servers_cannot_hold(super_resolution, tmp_path, kind, name, capsys):
+    assert export(kind, "--model", super_resolution[1], "--output", tmp_path / name) == 2
+    assert "its name is the served model's, of letters, digits" in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
+
+
+def test_an_encoder_is_no_decoder(rescaling, tmp_path):
+    path = tmp_path / "a.onnx"
+    assert export("onnx", "--model", rescaling[1], "--output", path) == 0
+    with pytest.raises(
+        HCFlowError, match=r"is not a decoder made by export/export_onnx.py: its inputs are others \(an encoder\?\)"
+    ):
+        OnnxRuntime(tmp_path / "a_encoder.onnx")
 
 
 def test_one_line_errors(tmp_path, capsys):

@@ -13,7 +13,8 @@ from hcflow_tf.images.images import read_image, write_image
 from hcflow_tf.support import cli
 from hcflow_tf.support.errors import UsageError
 from hcflow_tf.support.files import check_targets
-from hcflow_tf.weights.store import save_model
+from hcflow_tf.weights.shipped import shipped_model
+from hcflow_tf.weights.store import model_files, save_model
 
 
 @pytest.fixture
@@ -115,6 +116,28 @@ def test_the_model_is_an_input(folder, model, capsys):
     assert cli.execute("evaluate", arguments) == 2
     assert f"{weights} is an input and would be overwritten; choose another --output" in capsys.readouterr().err
     assert weights.read_bytes() == before
+
+
+def test_all_files_of_a_shipped_or_exported_model_are_inputs(folder, capsys):
+    for file in shipped_model("rescale-x4-compact-2").iterdir():
+        before = file.read_bytes()
+        arguments = ["--model", "rescale-x4-compact-2", "--hr", "hr", "--output", str(file), "--overwrite"]
+        assert cli.execute("evaluate", arguments) == 2
+        assert f"{file} is an input and would be overwritten" in capsys.readouterr().err
+        assert file.read_bytes() == before
+    assert pathlib.Path("a/b_encoder.onnx") in model_files("a/b.onnx")
+
+
+def test_the_report_is_none_of_the_images(folder, capsys):
+    arguments = ["--model", "bicubic", "--hr", "hr", "--save-images", "out", "--output", "out/../out/0_tau0.0.png"]
+    assert cli.execute("evaluate", arguments) == 2
+    assert "is one of the images of --save-images" in capsys.readouterr().err
+    assert not pathlib.Path("out").exists()
+
+
+def test_a_file_is_no_folder(folder, capsys):
+    assert cli.execute("evaluate", ["--model", "bicubic", "--hr", "hr", "--output", "hr/0.png/a/x.json"]) == 2
+    assert "hr/0.png/a/x.json cannot be written: hr/0.png is no folder; choose another --output" in capsys.readouterr().err
 
 
 def test_saved_images_of_one_stem_are_told(folder, capsys):

@@ -229,6 +229,14 @@ def test_a_model_that_is_no_run_is_not_replaced(tmp_path, photos, start_from):
     assert {file: file.read_bytes() for file in (tmp_path / "run").iterdir()} == before
 
 
+def test_a_config_of_no_run_is_not_replaced(tmp_path, photos):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("# mine\n")
+    with pytest.raises(UsageError, match=r"run/config.yaml is of no run, and a training would replace it"):
+        train(make_config(*photos), tmp_path / "run", devices="cpu")
+    assert (tmp_path / "run/config.yaml").read_text() == "# mine\n"
+
+
 def test_what_a_config_names_is_looked_for_before_anything_is_written(tmp_path, photos):
     for settings, message in (
         (["training.start_from=nosuch"], "training.start_from: no model at nosuch"),

@@ -162,7 +162,7 @@ def training_pairs(config: Config) -> list[Pair]:
         return [Pair(path) for path in samples.training_photographs()]
     if not config.data.train.hr:
         raise UsageError("data.train.hr: names no folder of training images; --set data.train.hr=FOLDER")
-    return _folder_pairs(config.data.train, config.model.scale, "data.train.hr")
+    return _folder_pairs(config.data.train, config.model.scale, "data.train")
 
 
 def validation_pairs(config: Config) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -178,7 +178,7 @@ def validation_pairs(config: Config) -> Iterator[tuple[str, np.ndarray, np.ndarr
     if config.data.sample_photographs:
         pairs = [Pair(path) for path in samples.held_out_photographs()]
     else:
-        pairs = _folder_pairs(config.data.validation, config.model.scale, "data.validation.hr")
+        pairs = _folder_pairs(config.data.validation, config.model.scale, "data.validation")
     for pair in pairs[: config.data.validation_images]:
         yield pair.hr.stem, *load_pair(pair, config.model.scale)
 
@@ -193,7 +193,8 @@ def _folder_pairs(folders: ImageFolders, scale: int, key: str) -> list[Pair]:
             else:
                 pairs += pair_names(hr, expand_user(folders.lr[position]), scale)
         except HCFlowError as error:
-            raise HCFlowError(f"{key}: {error}") from error
+            of_lr = folders.lr is not None and str(error).startswith(str(expand_user(folders.lr[position])))
+            raise HCFlowError(f"{key}.{'lr' if of_lr else 'hr'}: {error}") from error
     return pairs
 
 

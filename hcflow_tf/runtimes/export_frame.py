@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from hcflow_tf.runtimes.exported import encoder_path
 from hcflow_tf.support import files
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.quiet import start_tensorflow
-from hcflow_tf.weights.store import model_files
+from hcflow_tf.weights.store import find_model, model_files
 
 if TYPE_CHECKING:
     from hcflow_tf.models.trained_model import TrainedModel
@@ -27,6 +28,9 @@ TEMPERATURE = 0.8
 
 CHECK_LR_SIZE = (20, 24)
 """Height and width of the LR images in the check, where the export does not fix them."""
+
+MAX_LR_SIDE = 4096
+"""Of an export for one size of image."""
 
 FAILED = "the export failed its check and was not written"
 
@@ -64,9 +68,21 @@ def add_arguments(parser: argparse.ArgumentParser, output: str) -> None:
 def lr_size(text: str) -> tuple[int, int]:
     """Parses HxW."""
     height, cross, width = text.lower().partition("x")
-    if not (cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in LR pixels, such as 64x64, got {text!r}")
+    if not (cross and all(side.isdecimal() and 0 < int(side) <= MAX_LR_SIDE for side in (height, width))):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH in LR pixels up to {MAX_LR_SIDE}, such as 64x64, got {text!r}")
     return int(height), int(width)
+
+
+def model_name(directory: pathlib.Path) -> str:
+    """The name under which the model is served: that of its directory.
+
+    Raises:
+      UsageError: a name that servers' files and addresses cannot hold as it is.
+    """
+    name = directory.resolve().name
+    if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        raise UsageError(f"--output {directory}: its name is the served model's, of letters, digits, and . _ - after the first")
+    return name
 
 
 def decoder_files(args: argparse.Namespace, model: TrainedModel) -> list[pathlib.Path]:
@@ -87,6 +103,7 @@ def decoder_files(args: argparse.Namespace, model: TrainedModel) -> list[pathlib
 
 def load(args: argparse.Namespace) -> TrainedModel:
     """The model of --model."""
+    find_model(args.model)  # what is not there is told before TensorFlow starts
     start_tensorflow()
     from hcflow_tf.models.guard import ensure_guard
 

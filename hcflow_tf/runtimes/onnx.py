@@ -53,7 +53,8 @@ class OnnxRuntime(Runtime):
             divisors = metadata.get("latent_divisors")
             self.latents = stated_latents(channels, None if divisors is None else [int(text) for text in divisors.split()])
         except (KeyError, ValueError, IndexError) as error:
-            raise HCFlowError(f"{path} is not a decoder made by export/export_onnx.py: it lacks {error}") from error
+            what = f"it lacks {error}" if isinstance(error, KeyError) else "its inputs are others (an encoder?)"
+            raise HCFlowError(f"{path} is not a decoder made by export/export_onnx.py: {what}") from error
         self._nchw = layout == "nchw"
 
     def open_decoder(self, path: pathlib.Path) -> OnnxGraph:

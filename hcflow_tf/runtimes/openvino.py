@@ -6,12 +6,14 @@ import functools
 import os
 import pathlib
 import sys
+import threading
 from typing import Any, Literal
 
 from hcflow_tf.runtimes.onnx import OnnxGraph, OnnxRuntime, not_readable
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.quiet import held_back_stderr
 
+_LOCK = threading.Lock()
 Precision = Literal["float32", "bfloat16"]
 
 
@@ -49,8 +51,13 @@ class OpenVINORuntime(OnnxRuntime):
         return _open(self._core, path, "float32")
 
 
-@functools.cache
 def _core() -> Any:
+    with _LOCK:
+        return _only_core()
+
+
+@functools.cache
+def _only_core() -> Any:
     """OpenVINO itself, one for the process.
 
     Each would put the main thread's signals on a stack of its own, and take that away in the end; where two end in the order

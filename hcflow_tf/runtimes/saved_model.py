@@ -10,6 +10,7 @@ import numpy as np
 from hcflow_tf.runtimes.exported import HR, LR, decoder_inputs, latent_names, stated_latents
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.support.quiet import start_tensorflow
 
 
 class SavedModelRuntime(Runtime):
@@ -23,6 +24,7 @@ class SavedModelRuntime(Runtime):
         Raises:
           HCFlowError: it cannot be read, or is another kind of model.
         """
+        start_tensorflow()
         import tensorflow as tf
 
         self.name = str(path)

@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from typing import TYPE_CHECKING
 
+from hcflow_tf.images.batch import positive_int
 from hcflow_tf.runtimes import export_frame as frame
 from hcflow_tf.support.errors import HCFlowError, UsageError
 
@@ -31,19 +32,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     frame.add_arguments(parser, "directory of the versions; its name is the served model's name")
     parser.add_argument("--version", type=int, help="number of the version (default: one above the highest there)")
     parser.add_argument(
-        "--max-pixels", type=int, default=MAX_PIXELS, help=f"largest LR image that is served, in pixels (default {MAX_PIXELS})"
+        "--max-pixels",
+        type=positive_int,
+        default=MAX_PIXELS,
+        help=f"largest LR image that is served, in pixels (default {MAX_PIXELS})",
     )
 
 
 def run(args: argparse.Namespace) -> None:
     """Exports, checks, writes."""
-    target = args.output / str(_version(args))
+    name, target = frame.model_name(args.output), args.output / str(_version(args))
     model = frame.load(args)
 
     import tensorflow as tf
 
     from hcflow_tf.models.folded import InferenceModel
-    from hcflow_tf.runtimes.serving_files import docker_run, model_name, warmup_inputs, write_server_files, write_warmup
+    from hcflow_tf.runtimes.serving_files import docker_run, warmup_inputs, write_server_files, write_warmup
     from hcflow_tf.runtimes.serving_module import ServingModule
 
     try:
@@ -57,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
         tf.saved_model.save(module, str(temporary), signatures=signatures)
         largest = check(model, temporary)
         requests = warmup_inputs(model.scale, model.latents, signatures)
-        write_warmup(temporary, model_name(args.output), requests)
+        write_warmup(temporary, name, requests)
         temporary.chmod(0o755)
         _put(temporary, target)
         write_server_files(args.output)

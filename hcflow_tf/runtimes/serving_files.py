@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pathlib
+import shlex
 from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
+from hcflow_tf.runtimes.export_frame import model_name
 from hcflow_tf.runtimes.exported import latent_names
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.support.latents import Latent, latent_shapes
@@ -45,15 +47,11 @@ services:
 def docker_run(directory: pathlib.Path) -> str:
     """The command that serves the directory of versions."""
     name = model_name(directory)
+    volume = shlex.quote(f"{directory.resolve()}:/models/{name}:ro")
     return (
-        f"docker run --rm -p 8500:8500 -p 8501:8501 -v {directory.resolve()}:/models/{name}:ro -e MODEL_NAME={name} "
+        f"docker run --rm -p 8500:8500 -p 8501:8501 -v {volume} -e MODEL_NAME={name} "
         f"tensorflow/serving:2.20.0 --enable_batching=true --batching_parameters_file=/models/{name}/batching_parameters.txt"
     )
-
-
-def model_name(directory: pathlib.Path) -> str:
-    """The name under which the model is served: that of its directory."""
-    return directory.resolve().name
 
 
 def warmup_inputs(scale: int, latents: Sequence[Latent], signatures: Iterable[str]) -> dict[str, dict[str, tf.Tensor]]:

@@ -99,8 +99,8 @@ def _runner(path: pathlib.Path, signature: str) -> Any:
     try:
         with held_back_stderr(show_on_failure=False):  # it announces its delegate
             interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
-        signatures = interpreter.get_signature_list()
-        runner = interpreter.get_signature_runner(signature) if signature in signatures else None
+            signatures = interpreter.get_signature_list()
+            runner = interpreter.get_signature_runner(signature) if signature in signatures else None
     except (ValueError, RuntimeError) as error:
         raise HCFlowError(f"{path} is not a readable .tflite file: {' '.join(str(error).split())[:200]}") from error
     if runner is None:

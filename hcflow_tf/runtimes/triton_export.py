@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import shlex
 import tempfile
 
 from hcflow_tf.runtimes import export_frame as frame
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
     from hcflow_tf.runtimes.tensor_functions import decoder
     from hcflow_tf.weights.store import model_files
 
+    name = frame.model_name(args.output)
     targets = {name: args.output / name for name in ("config.pbtxt", "1/model.py", "1/decoder.onnx")}
     files.check_targets(targets.values(), inputs=model_files(args.model), overwrite=args.overwrite, option="--output")
     model = frame.load(args)
@@ -57,5 +59,5 @@ def run(args: argparse.Namespace) -> None:
     (args.output / "1").mkdir(parents=True, exist_ok=True)
     files.write_atomically(targets["1/decoder.onnx"], content)
     files.write_atomically(targets["1/model.py"], PROGRAM.read_bytes())
-    files.write_atomically(targets["config.pbtxt"], CONFIG.format(name=args.output.resolve().name).encode())
-    print(f"{args.output}\nserve it: tritonserver --model-repository {args.output.resolve().parent}")
+    files.write_atomically(targets["config.pbtxt"], CONFIG.format(name=name).encode())
+    print(f"{args.output}\nserve it: tritonserver --model-repository {shlex.quote(str(args.output.resolve().parent))}")

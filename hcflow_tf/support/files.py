@@ -107,13 +107,18 @@ def check_targets(
       option: that named the targets, for the message.
 
     Raises:
-      UsageError: a target is an input, a folder, or exists already; names the first.
+      UsageError: a target is an input, a folder, in what is no folder, or exists already; names the first.
     """
     read, there = {_identity(status(path)) for path in inputs}, []
     for target in targets:
         found = status(target)
         if found and _identity(found) in read:
             raise UsageError(f"{target} is an input and would be overwritten; choose another {option}")
+        for parent in pathlib.Path(target).parents:
+            if is_folder(parent):
+                break
+            if os.path.lexists(parent) and status(parent):
+                raise UsageError(f"{target} cannot be written: {parent} is no folder; choose another {option}")
         if is_folder(target):
             raise UsageError(f"{target} is a folder and cannot be written as a file; choose another {option}")
         if found or os.path.lexists(target):  # or a link to nowhere

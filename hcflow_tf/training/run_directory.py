@@ -21,6 +21,7 @@ from hcflow_tf.training.checkpoint import Checkpoints
 from hcflow_tf.weights.store import CONFIG_FILE, WEIGHTS_FILE, save_model, save_weights
 
 LOG_FILE = "log.jsonl"
+VERSIONS_FILE = "versions.json"
 _PACKAGES = ("hcflow_tf", "tensorflow", "keras", "tensorflow-probability", "numpy", "pillow")
 # Keys that a resumed run may change: they do not alter what it has learnt so far.
 _FREE_SECTIONS = {"data": {"cache", "cache_dir", "workers", "validation", "validation_images"}}
@@ -49,7 +50,7 @@ class RunDirectory:
 
         Raises:
           UsageError: there is a run already and `resume` is "never", its config is another one, or it is past the last step; or
-            there is a model that is no run.
+            there is a model or a config that is of no run.
           HCFlowError: the directory cannot be written.
         """
         self.path, self.writes = path, writes
@@ -66,6 +67,8 @@ class RunDirectory:
                 )
         elif is_file(path / WEIGHTS_FILE):
             raise UsageError(f"{path} holds a model and no checkpoints, a training would replace it: choose another --run-dir")
+        elif is_file(path / CONFIG_FILE) and not is_file(path / VERSIONS_FILE):
+            raise UsageError(f"{path / CONFIG_FILE} is of no run, and a training would replace it: choose another --run-dir")
         self._summaries = tf.summary.create_noop_writer()
         if not writes:
             return
@@ -75,8 +78,8 @@ class RunDirectory:
                 _remove_leftovers(folder)
         except OSError as error:
             raise HCFlowError(f"cannot write to {path}: {error.strerror}; choose another --run-dir") from error
+        write_atomically(path / VERSIONS_FILE, (json.dumps(_versions(), indent=1) + "\n").encode())
         save_config(config, path / CONFIG_FILE)
-        write_atomically(path / "versions.json", (json.dumps(_versions(), indent=1) + "\n").encode())
         self._summaries = tf.summary.create_file_writer(str(path / "tensorboard"))
 
     def log(self, step: int, values: Mapping[str, float | str], *, kind: str) -> None:

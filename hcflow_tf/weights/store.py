@@ -17,7 +17,7 @@ from hcflow_tf.config import Config, SystemConfig, dump_config, load_config
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.files import atomic_path, check_regular, expand_user, is_file, read_file, write_atomically
 from hcflow_tf.support.quiet import start_tensorflow
-from hcflow_tf.weights.shipped import list_models, shipped_model
+from hcflow_tf.weights.shipped import DIRECTORY, list_models, shipped_model
 
 if TYPE_CHECKING:
     from hcflow_tf.models.trained_model import TrainedModel
@@ -107,7 +107,12 @@ def read_model(path_or_name: str | os.PathLike) -> tuple[SystemConfig, dict[str,
 def model_files(model: str | os.PathLike) -> list[pathlib.Path]:
     """The files that `--model` may be read from, there or not: none of them is a place for results."""
     path = expand_user(model)
-    return [path, path / CONFIG_FILE, path / WEIGHTS_FILE, path / GUARD_FILE, path / "saved_model.pb"]
+    files = [path, path / CONFIG_FILE, path / WEIGHTS_FILE, path / GUARD_FILE, path / "saved_model.pb"]
+    if path.suffix:
+        files.append(path.with_name(f"{path.stem}_encoder{path.suffix}"))
+    if str(model) in list_models():
+        files += (DIRECTORY / model).iterdir()
+    return files
 
 
 def save_model(model: TrainedModel, directory: str | os.PathLike, config: Config | None = None) -> None:
