@@ -62,6 +62,14 @@ def has_bfloat16() -> bool:
     return "BF16" in openvino._core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory):
+    """What is exported again and again, of one level; and a cache of its own."""
+    folder = tmp_path_factory.mktemp("small")
+    save_model(tiny_model("rescaling", scale=2), folder / "model")
+    return folder / "model", folder / "cache"
+
+
 @pytest.mark.parametrize("task", ["super_resolution", "rescaling"])
 @pytest.mark.parametrize(("engine", "precision"), KINDS)
 def test_equals_the_weights(models, task, engine, precision):
@@ -217,8 +225,9 @@ def test_auto_does_not_fail_where_the_engine_cannot_be_made_ready(models, monkey
         (engines.FACTS_FILE, lambda content: b"[]"),
     ],
 )
-def test_what_is_damaged_or_gone_is_made_again(models, cache, capsys, file, damage):
-    path = models / "rescaling"
+def test_what_is_damaged_or_gone_is_made_again(small_model, monkeypatch, capsys, file, damage):
+    path, cache = small_model
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     engine = open_runtime(path, engine="onnx", guard=False)
     for found in (files := list(cache.rglob(file))):
         content = damage(found.read_bytes())

@@ -256,6 +256,7 @@ def test_the_guard_caps_the_channels_that_are_split_off(directory):
     assert np.abs(model.decode(lr, latents) - model.decode(lr, without)).max() > 0.1
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("recompute", [False, True])
 def test_starts_from_an_rrdb_model_that_is_frozen_at_first(tmp_path, monkeypatch, recompute, capsys):
     monkeypatch.chdir(tmp_path)
