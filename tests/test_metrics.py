@@ -98,6 +98,9 @@ def test_diversity_is_the_mean_standard_deviation():
     assert diversity(draws) == pytest.approx(2.5, abs=1e-12)
     assert diversity(list(draws)) == pytest.approx(2.5, abs=1e-12)
     assert diversity([draws[0]] * 5) == 0
+    for bad in ([draws[0] * np.float32(np.nan)] * 2, ["a", "b"], [draws[0]], [draws[0], draws[0, 1:]]):
+        with pytest.raises(HCFlowError):
+            diversity(bad)
 
 
 def test_consistency_ignores_what_downscaling_removes(rng):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hcflow_tf.metrics.images import check_image
 from hcflow_tf.support.errors import HCFlowError
 
 
@@ -19,8 +20,9 @@ def diversity(draws: np.ndarray | Sequence[np.ndarray]) -> float:
       draws: at least two images of one shape, [n, H, W, C], uint8 or float on the 0..255 scale.
 
     Raises:
-      HCFlowError: fewer than two draws, or their shapes differ.
+      HCFlowError: fewer than two draws, their shapes differ, or one is no image (`check_image`).
     """
+    draws = [check_image(draw) for draw in draws]
     shapes = {np.shape(draw) for draw in draws}
     if len(draws) < 2 or len(shapes) > 1:
         raise HCFlowError(f"diversity needs at least two images of one shape, got {len(draws)} of shapes {sorted(shapes)}")

@@ -14,6 +14,7 @@ import tempfile
 from hcflow_tf.runtimes import export_frame as frame
 from hcflow_tf.runtimes import onnx_export
 from hcflow_tf.support import files
+from hcflow_tf.weights.store import model_files
 
 CONFIG = """\
 name: "{name}"
@@ -40,15 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Exports, checks, writes."""
-    from hcflow_tf.models.folded import InferenceModel
-    from hcflow_tf.runtimes.onnx import OnnxRuntime
-    from hcflow_tf.runtimes.tensor_functions import decoder
-    from hcflow_tf.weights.store import model_files
-
     name = frame.model_name(args.output)
     targets = {name: args.output / name for name in ("config.pbtxt", "1/model.py", "1/decoder.onnx")}
     files.check_targets(targets.values(), inputs=model_files(args.model), overwrite=args.overwrite, option="--output")
     model = frame.load(args)
+
+    from hcflow_tf.models.folded import InferenceModel
+    from hcflow_tf.runtimes.onnx import OnnxRuntime
+    from hcflow_tf.runtimes.tensor_functions import decoder
+
     folded = InferenceModel(model)
     args.opset, args.layout, args.precision = onnx_export.OPSETS[-1], "nhwc", "float32"
     content = onnx_export.convert(decoder(folded, None, latents=True), folded, args).SerializeToString()
