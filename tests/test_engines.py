@@ -151,6 +151,8 @@ def test_an_exported_file_in_either_engine(models, cache):
     assert type(onnx) is not type(openvino)
     latents = drawn(onnx, 0.5)
     np.testing.assert_allclose(onnx.decode(LR, latents), openvino.decode(LR, latents), atol=1e-4)
+    with pytest.raises(UsageError, match=r"no engine for .*decoder.onnx has it; give the model directory"):
+        open_runtime(file, engine="onnx", precision="int8")
     with pytest.raises(
         UsageError, match=r"--runtime litert does not read .*decoder.onnx: a .onnx file is run by onnx or openvino"
     ):

@@ -132,6 +132,11 @@ def open_engine_file(path: pathlib.Path, engine: str, precision: str) -> Runtime
         raise UsageError(f"--runtime {engine} does not read {path}: a {path.suffix} file is run by {' or '.join(fitting)}")
     if engine == "litert" and precision != "float32":
         raise UsageError(f"--precision {precision}: {path} has the precision that it was exported with")
+    able = [name for name, precisions in PRECISIONS.items() if precision in precisions]
+    if able and not set(able) & set(fitting):
+        raise UsageError(
+            f"--precision {precision}: no engine for {path} has it; give the model directory and --runtime {able[0]}"
+        )
     _check_precision(engine, precision)
     return _open(path, engine, precision)
 
