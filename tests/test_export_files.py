@@ -8,6 +8,7 @@ from exports import export
 from tiny import photograph, tiny_model
 
 from hcflow_tf.inference.scaling import Scaler
+from hcflow_tf.runtimes import export_frame
 from hcflow_tf.runtimes.exported import encoder_path
 from hcflow_tf.runtimes.onnx import OnnxRuntime
 from hcflow_tf.runtimes.open import open_runtime
@@ -169,7 +170,8 @@ def test_failed_check_leaves_no_file(super_resolution, tmp_path, monkeypatch, ca
 
 @pytest.mark.parametrize("kind", ["tflite", "onnx"])
 @pytest.mark.parametrize("name", ["m", "m_encoder"])
-def test_existing_files_stay_unless_told(rescaling, tmp_path, kind, name, capsys):
+def test_existing_files_stay_unless_told(rescaling, tmp_path, kind, name, capsys, monkeypatch):
+    monkeypatch.setattr(export_frame, "load", lambda args: pytest.fail("told before the model is loaded"))
     path = tmp_path / f"{name}.{kind}"
     path.write_bytes(b"precious")
     assert export(kind, "--model", rescaling[1], "--output", tmp_path / f"m.{kind}") == 2

@@ -98,10 +98,9 @@ def better_model(source: str | os.PathLike, model: str, *, makes_lr: bool) -> st
     made_by, shipped = maker_of(source), list_models()
     if model not in shipped or made_by not in shipped or made_by == model:
         return None
-    from hcflow_tf.config import load_config
-    from hcflow_tf.weights.store import CONFIG_FILE, find_model
+    from hcflow_tf.weights.store import read_system
 
-    return made_by if makes_lr or load_config(find_model(made_by) / CONFIG_FILE).model.makes_lr else None
+    return made_by if makes_lr or read_system(made_by).makes_lr else None
 
 
 def maker_of(source: str | os.PathLike) -> str:

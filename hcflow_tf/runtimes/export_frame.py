@@ -17,7 +17,7 @@ from hcflow_tf.runtimes.exported import encoder_path
 from hcflow_tf.support import files
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.quiet import start_tensorflow
-from hcflow_tf.weights.store import find_model, model_files
+from hcflow_tf.weights.store import model_files, read_system
 
 if TYPE_CHECKING:
     from hcflow_tf.models.trained_model import TrainedModel
@@ -85,14 +85,15 @@ def model_name(directory: pathlib.Path) -> str:
     return name
 
 
-def decoder_files(args: argparse.Namespace, model: TrainedModel) -> list[pathlib.Path]:
+def decoder_files(args: argparse.Namespace) -> list[pathlib.Path]:
     """The file of the decoder and, for a rescaling model, of the encoder beside it.
 
     Raises:
+      HCFlowError: there is no such model.
       UsageError: writing them would destroy something, or another model's encoder would be taken for this one's.
     """
     encoder = encoder_path(args.output)
-    targets = [args.output, encoder] if model.config.makes_lr else [args.output]
+    targets = [args.output, encoder] if read_system(args.model).makes_lr else [args.output]
     files.check_targets(targets, inputs=model_files(args.model), overwrite=args.overwrite, option="--output")
     if encoder not in targets and os.path.lexists(encoder):
         raise UsageError(
@@ -103,7 +104,7 @@ def decoder_files(args: argparse.Namespace, model: TrainedModel) -> list[pathlib
 
 def load(args: argparse.Namespace) -> TrainedModel:
     """The model of --model."""
-    find_model(args.model)  # what is not there is told before TensorFlow starts
+    read_system(args.model)  # what is not there is told before TensorFlow starts
     start_tensorflow()
     from hcflow_tf.models.guard import ensure_guard
 

@@ -57,13 +57,13 @@ def run(args: argparse.Namespace) -> None:
     """Exports, checks, writes."""
     if args.output.suffix != ".onnx":
         raise UsageError(f"--output {args.output}: the name must end in .onnx")
+    target, *encoder_target = frame.decoder_files(args)
     model = frame.load(args)
 
     from hcflow_tf.models.folded import InferenceModel
     from hcflow_tf.runtimes.onnx import OnnxRuntime
     from hcflow_tf.runtimes.tensor_functions import decoder, encoder
 
-    target, *encoder_target = frame.decoder_files(args, model)
     folded = InferenceModel(model)
     contents = {target: convert(decoder(folded, None, latents=True), folded, args).SerializeToString()}
     for path in encoder_target:

@@ -52,13 +52,13 @@ def run(args: argparse.Namespace) -> None:
     """Exports, checks, writes."""
     if args.output.suffix != ".tflite":
         raise UsageError(f"--output {args.output}: the name must end in .tflite")
+    target, *encoder_target = frame.decoder_files(args)
     model = frame.load(args)
 
     from hcflow_tf.bijectors.log_scales import portable_atan
     from hcflow_tf.models.folded import InferenceModel
     from hcflow_tf.runtimes.tensor_functions import decoder, encoder
 
-    target, *encoder_target = frame.decoder_files(args, model)
     size = None if args.dynamic else args.lr_size or DEFAULT_SIZE
     multiple = model.flow.lr_multiple
     if size and any(side % multiple for side in size):

@@ -94,14 +94,23 @@ def read_model(path_or_name: str | os.PathLike) -> tuple[SystemConfig, dict[str,
       HCFlowError: as `load_model`.
     """
     directory = find_model(path_or_name)
-    try:
-        config = load_config(directory / CONFIG_FILE).model
-    except UsageError as error:  # a model directory that cannot be read is no wrong usage
-        raise HCFlowError(*error.args) from error
+    config = read_system(directory)
     source = directory / WEIGHTS_FILE
     weights = read_weights(source)
     check_fits(weights, config, source=source)
     return config, weights
+
+
+def read_system(path_or_name: str | os.PathLike) -> SystemConfig:
+    """What a model directory holds, without its weights.
+
+    Raises:
+      HCFlowError: there is no model, or its config cannot be read.
+    """
+    try:
+        return load_config(find_model(path_or_name) / CONFIG_FILE).model
+    except UsageError as error:  # a model directory that cannot be read is no wrong usage
+        raise HCFlowError(*error.args) from error
 
 
 def model_files(model: str | os.PathLike) -> list[pathlib.Path]:
