@@ -95,7 +95,7 @@ def _measure(model: str, pairs: list, work: batch.Batch) -> tuple[Rows, list[lis
             (restored,), after = evaluation.sample(0.0, 1)
             samples = _sample_panels(evaluation) if draws and len(panels) < PICTURE_ROWS else []
         except ImageError as error:
-            work.complain(error if str(pair.hr) in str(error) else ImageError(f"{pair.hr}: {error}"))
+            work.fail(str(pair.hr), error)
             continue
         rows[pair.hr.name] = {
             "bicubic_psnr_y": before["psnr_y"],

@@ -117,7 +117,7 @@ def check_targets(
         for parent in pathlib.Path(target).parents:
             if is_folder(parent):
                 break
-            if os.path.lexists(parent) and status(parent):
+            if status(parent):
                 raise UsageError(f"{target} cannot be written: {parent} is no folder; choose another {option}")
         if is_folder(target):
             raise UsageError(f"{target} is a folder and cannot be written as a file; choose another {option}")
