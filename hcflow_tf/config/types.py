@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -41,6 +41,7 @@ PositiveFloat = Annotated[Real, pydantic.Field(gt=0.0)]
 Fraction = Annotated[Real, pydantic.Field(ge=0.0, le=1.0)]
 Decay = Annotated[Real, pydantic.Field(ge=0.0, lt=1.0)]
 Switch = pydantic.StrictBool
+Padding = Literal["zeros", "replicate"]
 
 
 class Section(pydantic.BaseModel):

@@ -169,6 +169,7 @@ class Level(keras.layers.Layer):
         """Args: level, 1 to L."""
         super().__init__(**kwargs)
         dtype, self._rescaling = self.dtype_policy, config.task == "rescaling"
+        options = {"padding": config.padding, "dtype": dtype}
         self._squeezed = 4 * image_channels(config, level - 1)
         latent = self._squeezed - image_channels(config, level)
         conditioned = config.level_conditions[level - 1] != "nothing"
@@ -176,7 +177,7 @@ class Level(keras.layers.Layer):
         self.main_steps = [
             FlowStepWeights(
                 self._squeezed,
-                coupling_kind(config, index).network(self._squeezed, config.main_width, name="network", dtype=dtype),
+                coupling_kind(config, index).network(self._squeezed, config.main_width, name="network", **options),
                 matrix=None if self._rescaling else HaarMatrix() if index == 0 else "identity",
                 name=f"main_step_{index + 1}",
                 dtype=dtype,
@@ -192,6 +193,7 @@ class Level(keras.layers.Layer):
                 blocks=config.blocks(level),
                 concat=not self._rescaling,
                 recompute=recompute,
+                padding=config.padding,
                 name="feature_extractor",
                 dtype=extractor_dtype,
             )
@@ -204,7 +206,7 @@ class Level(keras.layers.Layer):
                     config.conditional_width,
                     condition=condition,
                     name="network",
-                    dtype=dtype,
+                    **options,
                 ),
                 matrix="orthogonal",
                 name=f"conditional_step_{index + 1}",
@@ -214,7 +216,7 @@ class Level(keras.layers.Layer):
         ]
         if conditioned:
             raw_factor = log_scales.RAW_FACTOR if self._rescaling else 1.0
-            self.gaussian = ScaledConv(condition, 2 * latent, raw_factor=raw_factor, name="gaussian", dtype=dtype)
+            self.gaussian = ScaledConv(condition, 2 * latent, raw_factor=raw_factor, name="gaussian", **options)
 
     def build(self, input_shape: tuple | None = None) -> None:
         """Creates the weights."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -9,24 +10,27 @@ import keras
 import tensorflow as tf
 
 from hcflow_tf.bijectors.log_scales import RAW_FACTOR
+from hcflow_tf.config.types import Padding
 from hcflow_tf.networks.layers import ActNorm, Affine, Conv, ScaledConv, convolve, halves, of_outputs, small_xavier
 from hcflow_tf.networks.part import Part, Value, Weights, stacked, variables_together
 
 LEAKY_SLOPE = 0.2
 
 
-def fcn(weights: Weights, passed: tf.Tensor, of_condition: tf.Tensor | None = None) -> tf.Tensor:
+def fcn(
+    weights: Weights, passed: tf.Tensor, of_condition: tf.Tensor | None = None, *, padding: Padding = "zeros"
+) -> tf.Tensor:
     """Three convolutions with ReLU between; of_condition is added before the first ReLU."""
     conv_1, conv_2, conv_3 = weights
-    h = convolve(conv_1, passed)
+    h = convolve(conv_1, passed, padding)
     h = tf.nn.relu(h if of_condition is None else h + of_condition)
-    return convolve(conv_3, tf.nn.relu(convolve(conv_2, h)))
+    return convolve(conv_3, tf.nn.relu(convolve(conv_2, h)), padding)
 
 
-def conditional_fcn(weights: Weights, passed: tf.Tensor, condition: tf.Tensor) -> tf.Tensor:
+def conditional_fcn(weights: Weights, passed: tf.Tensor, condition: tf.Tensor, *, padding: Padding = "zeros") -> tf.Tensor:
     """`fcn` that computes from a condition what it adds before the first ReLU."""
     of_condition, convs = weights
-    return fcn(convs, passed, convolve(of_condition, condition))
+    return fcn(convs, passed, convolve(of_condition, condition, padding), padding=padding)
 
 
 class FCN(Part, keras.layers.Layer):
@@ -38,16 +42,27 @@ class FCN(Part, keras.layers.Layer):
 
     in_groups = True
 
-    def __init__(self, passed: int, outputs: int, width: int, *, condition: int = 0, raw_factor: float = RAW_FACTOR, **kwargs):
-        """Args: condition, channels of the condition, 0 for a network without; raw_factor, see `ScaledConv`."""
+    def __init__(
+        self,
+        passed: int,
+        outputs: int,
+        width: int,
+        *,
+        condition: int = 0,
+        raw_factor: float = RAW_FACTOR,
+        padding: Padding = "zeros",
+        **kwargs,
+    ):
+        """Args: condition, channels of the condition, 0 for a network without; raw_factor, see `ScaledConv`; padding, see `convolve`."""
         super().__init__(**kwargs)
         dtype = self.dtype_policy
-        self.passed, self.condition = passed, condition
-        self.conv_1 = Conv(passed + condition, width, use_bias=False, initializer=small_xavier(), name="conv_1", dtype=dtype)
+        self.passed, self.condition, self.padding = passed, condition, padding
+        without_bias = {"use_bias": False, "initializer": small_xavier(), "padding": padding, "dtype": dtype}
+        self.conv_1 = Conv(passed + condition, width, name="conv_1", **without_bias)
         self.actnorm_1 = ActNorm(width, name="actnorm_1", dtype=dtype)
-        self.conv_2 = Conv(width, width, 1, use_bias=False, initializer=small_xavier(), name="conv_2", dtype=dtype)
+        self.conv_2 = Conv(width, width, 1, name="conv_2", **without_bias)
         self.actnorm_2 = ActNorm(width, name="actnorm_2", dtype=dtype)
-        self.conv_3 = ScaledConv(width, outputs, raw_factor=raw_factor, name="conv_3", dtype=dtype)
+        self.conv_3 = ScaledConv(width, outputs, raw_factor=raw_factor, padding=padding, name="conv_3", dtype=dtype)
 
     def build(self, input_shape: tuple | None = None) -> None:
         """Creates the weights."""
@@ -57,7 +72,7 @@ class FCN(Part, keras.layers.Layer):
     @property
     def function(self) -> Callable[..., tf.Tensor]:
         """(weights, passed[, condition]) -> [batch, h, w, outputs]."""
-        return conditional_fcn if self.condition else fcn
+        return functools.partial(conditional_fcn if self.condition else fcn, padding=self.padding)
 
     def effective(self, value: Value = tf.convert_to_tensor) -> Weights:
         """The three convolutions with ActNorms and factors inside; before them, the condition's part of the first."""
@@ -97,11 +112,15 @@ class FCN(Part, keras.layers.Layer):
 class GivenCondition(Part):
     """A conditional `FCN` that is handed the condition's part of its first convolution, as `ConditionParts` computes it."""
 
-    function = staticmethod(fcn)
     in_groups = True
 
     def __init__(self, network: FCN):
         self._network, self.weights = network, network.weights
+
+    @property
+    def function(self) -> Callable[..., tf.Tensor]:
+        """(weights, passed, the condition's part) -> [batch, h, w, outputs]."""
+        return functools.partial(fcn, padding=self._network.padding)
 
     def effective(self, value: Value = tf.convert_to_tensor) -> Weights:
         """See `FCN.of_passed`."""
@@ -111,12 +130,15 @@ class GivenCondition(Part):
 class ConditionParts(Part):
     """The condition's part of the first convolution of several conditional `FCN`s, in one wide convolution."""
 
-    function = staticmethod(convolve)
-
     def __init__(self, networks: Sequence[FCN]):
         """Args: networks of one shape."""
         self._networks = networks
         self.weights = [variable for network in networks for variable in network.weights]
+
+    @property
+    def function(self) -> Callable[..., tf.Tensor]:
+        """(kernel and bias, condition) -> [batch, h, w, networks times width]."""
+        return functools.partial(convolve, padding=self._networks[0].padding)
 
     def groups(self, alike: Sequence[Any]) -> list[list[keras.Variable]]:
         """See `Part.groups`."""
@@ -130,11 +152,11 @@ class ConditionParts(Part):
         return side_by_side, tf.reshape(biases, [-1])
 
 
-def dense_block(weights: Sequence[Affine], x: tf.Tensor) -> tf.Tensor:
+def dense_block(weights: Sequence[Affine], x: tf.Tensor, *, padding: Padding = "zeros") -> tf.Tensor:
     """Convolutions, each on all earlier outputs, LeakyReLU 0.2 after all but the last."""
     for affine in weights[:-1]:
-        x = tf.concat([x, tf.nn.leaky_relu(convolve(affine, x), LEAKY_SLOPE)], axis=-1)
-    return convolve(weights[-1], x)
+        x = tf.concat([x, tf.nn.leaky_relu(convolve(affine, x, padding), LEAKY_SLOPE)], axis=-1)
+    return convolve(weights[-1], x, padding)
 
 
 class DenseBlock(Part, keras.layers.Layer):
@@ -144,17 +166,31 @@ class DenseBlock(Part, keras.layers.Layer):
     (`shift_and_raw`).
     """
 
-    function = staticmethod(dense_block)
-
-    def __init__(self, inputs: int, outputs: int, growth: int, *, zero_last: bool = True, shift_and_raw: bool = False, **kwargs):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        growth: int,
+        *,
+        zero_last: bool = True,
+        shift_and_raw: bool = False,
+        padding: Padding = "zeros",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        self.shift_and_raw = shift_and_raw
+        self.shift_and_raw, self.padding = shift_and_raw, padding
+        options = {"padding": padding, "dtype": self.dtype_policy}
         self.convs = [
-            Conv(inputs + index * growth, growth, initializer=small_xavier(), name=f"conv_{index + 1}", dtype=self.dtype_policy)
+            Conv(inputs + index * growth, growth, initializer=small_xavier(), name=f"conv_{index + 1}", **options)
             for index in range(4)
         ]
         last = "zeros" if zero_last else small_xavier()
-        self.convs.append(Conv(inputs + 4 * growth, outputs, initializer=last, name="conv_5", dtype=self.dtype_policy))
+        self.convs.append(Conv(inputs + 4 * growth, outputs, initializer=last, name="conv_5", **options))
+
+    @property
+    def function(self) -> Callable[..., tf.Tensor]:
+        """(the five convolutions, x) -> [batch, h, w, outputs]."""
+        return functools.partial(dense_block, padding=self.padding)
 
     def build(self, input_shape: tuple | None = None) -> None:
         """Creates the weights."""

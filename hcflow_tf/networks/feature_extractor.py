@@ -9,23 +9,30 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hcflow_tf.config.types import Padding
 from hcflow_tf.networks.layers import Affine, Conv, before_upsampling, convolve
 from hcflow_tf.networks.part import Value, Weights, variables_together
 from hcflow_tf.networks.rrdb import RRDB, ComputesInType, dense_blocks, effective_trunk, run_trunk
 
 
 def feature_extractor(
-    weights: Weights, *sources: tf.Tensor, factors: Sequence[int], concat: bool, recompute: bool = False
+    weights: Weights,
+    *sources: tf.Tensor,
+    factors: Sequence[int],
+    concat: bool,
+    recompute: bool = False,
+    padding: Padding = "zeros",
 ) -> tf.Tensor:
     """See `FeatureExtractor`."""
     kernels, bias, trunk_a, trunk_b, conv_last = weights
 
     first = bias
     for kernel, source, factor in zip(kernels, sources, factors, strict=True):
-        part = convolve((kernel, None), source)
+        part = convolve((kernel, None), source, padding)
         first += part if factor == 1 else tf.nn.depth_to_space(part, factor)
-    after_a = run_trunk(trunk_a, first, recompute=recompute)[-1]
-    last = convolve(conv_last, run_trunk(trunk_b, after_a, recompute=recompute)[-1]) + first
+    run = functools.partial(run_trunk, recompute=recompute, padding=padding)
+    after_a = run(trunk_a, first)[-1]
+    last = convolve(conv_last, run(trunk_b, after_a)[-1], padding) + first
     return tf.concat([after_a, last], axis=-1) if concat else last
 
 
@@ -48,6 +55,7 @@ class FeatureExtractor(ComputesInType, keras.layers.Layer):
         blocks: tuple[int, int],
         concat: bool,
         recompute: bool = False,
+        padding: Padding = "zeros",
         **kwargs,
     ):
         """Creates the layers.
@@ -59,15 +67,16 @@ class FeatureExtractor(ComputesInType, keras.layers.Layer):
           blocks: RRDBs in trunk A and B.
           concat: True for super-resolution.
           recompute: compute the activations of the RRDBs again in the backward pass.
+          padding: see `convolve`.
         """
         super().__init__(**kwargs)
-        dtype = self.dtype_policy
-        self.sources, self.concat, self.recompute = tuple(sources), concat, recompute
+        options = {"padding": padding, "dtype": self.dtype_policy}
+        self.sources, self.concat, self.recompute, self.padding = tuple(sources), concat, recompute, padding
         channels = sum(count for count, _ in sources)
-        self.conv_first = Conv(channels, features, name="conv_first", dtype=dtype)
-        self.trunk_a = [RRDB(features, growth, name=f"trunk_a_{i + 1}", dtype=dtype) for i in range(blocks[0])]
-        self.trunk_b = [RRDB(features, growth, name=f"trunk_b_{i + 1}", dtype=dtype) for i in range(blocks[1])]
-        self.conv_last = Conv(features, features, name="conv_last", dtype=dtype)
+        self.conv_first = Conv(channels, features, name="conv_first", **options)
+        self.trunk_a = [RRDB(features, growth, name=f"trunk_a_{i + 1}", **options) for i in range(blocks[0])]
+        self.trunk_b = [RRDB(features, growth, name=f"trunk_b_{i + 1}", **options) for i in range(blocks[1])]
+        self.conv_last = Conv(features, features, name="conv_last", **options)
         self.outputs = features * (2 if concat else 1)
 
     def build(self, input_shape: tuple | None = None) -> None:
@@ -80,7 +89,8 @@ class FeatureExtractor(ComputesInType, keras.layers.Layer):
     @property
     def function(self) -> Callable[..., tf.Tensor]:
         """(weights, *sources) -> the condition [batch, h, w, outputs]."""
-        return functools.partial(feature_extractor, factors=[factor for _, factor in self.sources], concat=self.concat)
+        factors = [factor for _, factor in self.sources]
+        return functools.partial(feature_extractor, factors=factors, concat=self.concat, padding=self.padding)
 
     @property
     def kind(self) -> Hashable:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from hcflow_tf.bijectors.log_scales import RAW_FACTOR
+from hcflow_tf.config.types import Padding
 from hcflow_tf.networks.part import Part, Value
 
 MIN_STD = 1e-3
@@ -21,8 +25,13 @@ def small_xavier() -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(scale=0.01, mode="fan_avg", distribution="untruncated_normal")
 
 
-def convolve(affine: Affine, x: tf.Tensor) -> tf.Tensor:
-    """Zero-padded convolution of [batch, h, w, in].
+def convolve(affine: Affine, x: tf.Tensor, padding: Padding = "zeros") -> tf.Tensor:
+    """Convolution of [batch, h, w, in] by 1x1 or 3x3, as large as its input.
+
+    Args:
+      affine: kernel and bias.
+      x: its input.
+      padding: outside x are zeros, or the values at its border ("replicate").
 
     Raises:
       ValueError: x has other channels; TensorFlow would take a multiple of them for a grouped convolution.
@@ -30,14 +39,18 @@ def convolve(affine: Affine, x: tf.Tensor) -> tf.Tensor:
     kernel, bias = affine
     if x.shape[-1] != kernel.shape[2]:
         raise ValueError(f"expected {kernel.shape[2]} channels, got shape {x.shape}")
-    y = tf.nn.conv2d(x, kernel, strides=1, padding="SAME")
+    if padding == "replicate" and kernel.shape[0] == 3:
+        x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")  # by one pixel: its border again
+        y = tf.nn.conv2d(x, kernel, strides=1, padding="VALID")
+    else:
+        y = tf.nn.conv2d(x, kernel, strides=1, padding="SAME")
     return y if bias is None else tf.nn.bias_add(y, bias)
 
 
 def before_upsampling(kernel: tf.Tensor, factor: int) -> tf.Tensor:
     """The kernel K' with depth_to_space(conv(x, K'), factor) = conv(upsample(x, factor), K), nearest neighbour.
 
-    Exact with zero padding too: a fine pixel lies outside if and only if its coarse pixel does.
+    Exact with either padding too: a fine pixel lies outside if and only if its coarse pixel does.
 
     Args:
       kernel: K, [3, 3, in, out].
@@ -70,9 +83,7 @@ def halves(affine: tuple[tf.Tensor, tf.Tensor], raw_factor: float = RAW_FACTOR) 
 
 
 class Conv(Part, keras.layers.Layer):
-    """Zero-padded convolution [batch, h, w, inputs] -> [batch, h, w, outputs]."""
-
-    function = staticmethod(convolve)
+    """Convolution [batch, h, w, inputs] -> [batch, h, w, outputs]; see `convolve`."""
 
     def __init__(
         self,
@@ -82,11 +93,17 @@ class Conv(Part, keras.layers.Layer):
         *,
         use_bias: bool = True,
         initializer: str | keras.initializers.Initializer = "glorot_normal",
+        padding: Padding = "zeros",
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.inputs, self.outputs, self.size = inputs, outputs, size
-        self.use_bias, self.initializer = use_bias, initializer
+        self.use_bias, self.initializer, self.padding = use_bias, initializer, padding
+
+    @property
+    def function(self) -> Callable[..., tf.Tensor]:
+        """(kernel and bias, x) -> [batch, h, w, outputs]."""
+        return functools.partial(convolve, padding=self.padding)
 
     def build(self, input_shape: tuple | None = None) -> None:
         """Creates kernel [size, size, inputs, outputs] and bias [outputs]."""
@@ -124,10 +141,13 @@ class ScaledConv(Conv):
 class FirstHalf(Part):
     """The first half of a convolution's outputs alone."""
 
-    function = staticmethod(convolve)
-
     def __init__(self, conv: Conv):
         self._conv, self.weights = conv, conv.weights
+
+    @property
+    def function(self) -> Callable[..., tf.Tensor]:
+        """As the convolution's."""
+        return self._conv.function
 
     def effective(self, value: Value = tf.convert_to_tensor) -> Affine:
         """Kernel and bias of the first half."""

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hcflow_tf.config.types import Padding
 from hcflow_tf.networks.coupling import LEAKY_SLOPE, DenseBlock, dense_block
 from hcflow_tf.networks.layers import Affine, Conv, before_upsampling, convolve
 from hcflow_tf.networks.part import (
@@ -27,11 +28,11 @@ from hcflow_tf.networks.part import (
 RESIDUAL_SCALE = 0.2
 
 
-def rrdb(weights: Weights, x: tf.Tensor) -> tf.Tensor:
+def rrdb(weights: Weights, x: tf.Tensor, *, padding: Padding = "zeros") -> tf.Tensor:
     """Three dense blocks, each adding its output, and the whole 0.2 times its own."""
     y = x
     for block in weights:
-        y = y + dense_block(block, y)
+        y = y + dense_block(block, y, padding=padding)
     return x + RESIDUAL_SCALE * y
 
 
@@ -42,14 +43,16 @@ class RRDB(Part, keras.layers.Layer):
       [1] Wang et al., ESRGAN, 2018, section 3.1.
     """
 
-    function = staticmethod(rrdb)
-
-    def __init__(self, features: int, growth: int, **kwargs):
+    def __init__(self, features: int, growth: int, *, padding: Padding = "zeros", **kwargs):
         super().__init__(**kwargs)
-        self.blocks = [
-            DenseBlock(features, features, growth, zero_last=False, name=f"block_{index + 1}", dtype=self.dtype_policy)
-            for index in range(3)
-        ]
+        self.padding = padding
+        options = {"zero_last": False, "padding": padding, "dtype": self.dtype_policy}
+        self.blocks = [DenseBlock(features, features, growth, name=f"block_{index + 1}", **options) for index in range(3)]
+
+    @property
+    def function(self) -> Callable[..., tf.Tensor]:
+        """(weights of the dense blocks, x) -> [batch, h, w, features]."""
+        return functools.partial(rrdb, padding=self.padding)
 
     def build(self, input_shape: tuple | None = None) -> None:
         """Creates the weights."""
@@ -76,32 +79,38 @@ def effective_trunk(trunk: Sequence[RRDB], value: Value = tf.convert_to_tensor) 
     return tuple(tuple(each[start : start + 3]) for start in range(0, len(each), 3))
 
 
-def run_trunk(trunk: Sequence[Weights], x: tf.Tensor, *, recompute: bool = False) -> list[tf.Tensor]:
+def run_trunk(
+    trunk: Sequence[Weights], x: tf.Tensor, *, recompute: bool = False, padding: Padding = "zeros"
+) -> list[tf.Tensor]:
     """x and what each RRDB of a trunk makes of it, one after the other.
 
     Args:
       trunk: weights of each RRDB.
       x: [batch, h, w, features].
       recompute: compute the activations inside the RRDBs again in the backward pass instead of keeping them.
+      padding: see `convolve`.
     """
+    run = _recomputed_rrdb if recompute else _rrdb
     outputs = [x]
     for weights in trunk:
-        outputs.append(_recomputed_rrdb(weights, outputs[-1]) if recompute else _rrdb(weights, outputs[-1]))
+        outputs.append(run(weights, outputs[-1], padding))
     return outputs
 
 
-def _rrdb(weights: Weights, x: tf.Tensor) -> tf.Tensor:
+def _rrdb(weights: Weights, x: tf.Tensor, padding: Padding) -> tf.Tensor:
     """`rrdb`; where weights are trained in a graph, all calls of it share one tracing."""
     traced = any(tf.is_symbolic_tensor(tensor) for tensor in tf.nest.flatten(weights))
-    return (_TRACED_RRDB if traced else rrdb)(weights, x)
+    return _traced_rrdb(padding)(weights, x) if traced else rrdb(weights, x, padding=padding)
 
 
-_TRACED_RRDB = traced_once(rrdb)
+@functools.cache
+def _traced_rrdb(padding: Padding) -> Callable[..., tf.Tensor]:
+    return traced_once(functools.partial(rrdb, padding=padding))
 
 
-def _recomputed_rrdb(weights: Weights, x: tf.Tensor) -> tf.Tensor:
+def _recomputed_rrdb(weights: Weights, x: tf.Tensor, padding: Padding) -> tf.Tensor:
     def compute(x: tf.Tensor, *flat: tf.Tensor) -> tf.Tensor:
-        return rrdb(tf.nest.pack_sequence_as(weights, flat), x)
+        return rrdb(tf.nest.pack_sequence_as(weights, flat), x, padding=padding)
 
     return tf.recompute_grad(compute)(x, *tf.nest.flatten(weights))
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from hcflow_tf.config.systems.base import SystemConfig, Task
-from hcflow_tf.config.types import Channels, Layers, LayersOrNone, Real, Switch
+from hcflow_tf.config.types import Channels, Layers, LayersOrNone, Padding, Real, Switch
 
 Condition = Literal["nothing", "lr", "own", "own_and_below"]
 
@@ -32,7 +32,7 @@ class ModelConfig(SystemConfig):
         "lower_rrdb_blocks",
         "rrdb_growth",
     )
-    FREE = ("log_std_bound",)
+    FREE = ("log_std_bound", "padding")
     CAN_FREEZE = True
 
     system: Literal["hcflow"] = "hcflow"
@@ -52,6 +52,9 @@ class ModelConfig(SystemConfig):
     `rrdb_blocks`, as in the released weights, if nothing is said."""
     rrdb_features: Channels = 64
     rrdb_growth: Channels = 32
+    padding: Padding = "zeros"
+    """What convolutions see outside the image: zeros, as in the released weights, or the pixels at its border again, of which
+    a flat picture stays flat to its border."""
     log_std_bound: Real | None = None
     """Super-resolution: smooth upper bound of the log standard deviations of the latent path, `LOG_STD_BOUND` if nothing is
     said; None, as in the released weights, leaves them free, and a sample of a picture unlike the training images may then
