@@ -45,8 +45,8 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def models(tmp_path_factory, cache):
     folder = tmp_path_factory.mktemp("models")
-    for task in ("super_resolution", "rescaling"):
-        save_model(tiny_model(task), folder / task)
+    for task, padding in (("super_resolution", "zeros"), ("rescaling", "replicate")):
+        save_model(tiny_model(task, padding=padding), folder / task)
     return folder
 
 

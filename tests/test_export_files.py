@@ -26,8 +26,8 @@ def super_resolution(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rescaling(tmp_path_factory):
-    """A tiny model of two levels, x4, and its directory."""
-    return _save(tiny_model("rescaling", scale=4), tmp_path_factory.mktemp("rescaling"))
+    """A tiny model of two levels, x4, whose convolutions see its border again, and its directory."""
+    return _save(tiny_model("rescaling", scale=4, padding="replicate"), tmp_path_factory.mktemp("rescaling"))
 
 
 def _save(model, directory):
@@ -131,6 +131,11 @@ def test_onnx(request, tmp_path, name, layout, opset):
     assert shape == (["batch", "height", "width", 3] if layout == "nhwc" else ["batch", 3, "height", "width"])
     assert {node.op_type for node in file.graph.node}.isdisjoint({"Resize", "Upsample", "Reshape", "Loop", "If"})
     if name == "rescaling":
+        modes = [attribute.s for node in file.graph.node if node.op_type == "Pad" for attribute in node.attribute]
+        kernels = {initializer.name: initializer.dims[2:] for initializer in file.graph.initializer if len(initializer.dims) == 4}
+        convolutions = [node for node in file.graph.node if node.op_type == "Conv" and kernels[node.input[1]] == [3, 3]]
+        assert set(modes) == {b"edge"}
+        assert len(modes) <= len(convolutions)  # fewer: some see the same input
         encoder = onnx.load(encoder_path(path))
         assert [value.name for value in encoder.graph.output] == ["lr", "latents_1", "latents_2"]
     runtime = open_runtime(path)

@@ -9,7 +9,7 @@ from hcflow_tf.config import ModelConfig
 from hcflow_tf.models.hcflow import HCFlow
 
 
-def tiny_config(task: str, scale: int = 4, *, width: int = 4) -> ModelConfig:
+def tiny_config(task: str, scale: int = 4, *, width: int = 4, padding: str = "zeros") -> ModelConfig:
     """The smallest hyperparameters that still have every part."""
     return ModelConfig(
         task=task,
@@ -21,13 +21,14 @@ def tiny_config(task: str, scale: int = 4, *, width: int = 4) -> ModelConfig:
         rrdb_blocks=(1, 1),
         rrdb_features=width,
         rrdb_growth=width // 2,
+        padding=padding,
     )
 
 
-def tiny_model(task: str, *, scale: int = 4, dtype: str = "float32") -> HCFlow:
+def tiny_model(task: str, *, scale: int = 4, dtype: str = "float32", padding: str = "zeros") -> HCFlow:
     """A model of some ten thousand weights, the same each time; its images stay near [0, 1]."""
     keras.utils.set_random_seed(0)
-    model = HCFlow(tiny_config(task, scale, width=6), dtype=dtype)
+    model = HCFlow(tiny_config(task, scale, width=6, padding=padding), dtype=dtype)
     rng = np.random.default_rng(0)
     model.initialise_actnorm(rng.random((1, 8 * scale, 8 * scale, 3), np.float32))
     for variable in model.weights:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
+from hcflow_tf.bijectors.log_scales import portable_atan
 from hcflow_tf.models.flow_model import Flow, FlowModel
 from hcflow_tf.models.trained_model import TrainedModel
-from hcflow_tf.networks.part import compute
+from hcflow_tf.networks.layers import repeated_border_of_slices
+from hcflow_tf.networks.part import Computed, compute
 
 
 class InferenceModel(FlowModel, tf.Module):
@@ -22,12 +25,12 @@ class InferenceModel(FlowModel, tf.Module):
       config: hyperparameters.
     """
 
-    def __init__(self, model: TrainedModel, *, atan: Callable[[tf.Tensor], tf.Tensor] = tf.math.atan):
+    def __init__(self, model: TrainedModel, *, lite: bool = False):
         """Freezes the model's present weights; later changes of the model do not show here.
 
         Args:
           model: the model.
-          atan: the arcus tangent to use; `log_scales.portable_atan` where the runtime has none.
+          lite: of operations that LiteRT has built in and its delegates take, for the arcus tangent and for borders.
         """
         super().__init__(name="inference_model")
         self.config, self.assemble = model.config, model.assemble
@@ -37,10 +40,16 @@ class InferenceModel(FlowModel, tf.Module):
             return tf.cast(tf.convert_to_tensor(variable), tf.float64)
 
         parts = compute(model.parts(), float64, lambda weight: tf.constant(weight.numpy(), dtype))
-        self._parts, self._atan = parts, atan
-        self._set_flow(self.assemble(model.config, parts, atan=atan), dtype)
+        if lite and model.config.repeats_border:
+            parts = tf.nest.map_structure(_with_border_of_slices, parts)
+        self._parts, self._atan = parts, portable_atan if lite else tf.math.atan
+        self._set_flow(self.assemble(model.config, parts, atan=self._atan), dtype)
         self.set_guard(model.log_std_caps)
 
     def guarded_flow(self, caps: Sequence[Sequence[float]]) -> Flow:
         """See `FlowModel.guarded_flow`."""
         return self.assemble(self.config, self._parts, atan=self._atan, log_std_caps=caps)
+
+
+def _with_border_of_slices(part: Any) -> Any:
+    return part.with_options(border=repeated_border_of_slices) if isinstance(part, Computed) else part

@@ -19,7 +19,7 @@ from hcflow_tf.models.trained_model import TrainedModel
 from hcflow_tf.networks.coupling import FCN, ConditionParts, DenseBlock, GivenCondition
 from hcflow_tf.networks.feature_extractor import FeatureExtractor
 from hcflow_tf.networks.flow_step import FlowStepWeights
-from hcflow_tf.networks.layers import FirstHalf, HaarMatrix, ScaledConv
+from hcflow_tf.networks.layers import FirstHalf, HaarMatrix, ScaledConv, repeated_border
 from hcflow_tf.networks.linear_map import ComputedMap, LinearMap
 from hcflow_tf.networks.part import Computed, Live
 
@@ -169,7 +169,8 @@ class Level(keras.layers.Layer):
         """Args: level, 1 to L."""
         super().__init__(**kwargs)
         dtype, self._rescaling = self.dtype_policy, config.task == "rescaling"
-        options = {"padding": config.padding, "dtype": dtype}
+        border = repeated_border if config.repeats_border else None
+        options = {"border": border, "dtype": dtype}
         self._squeezed = 4 * image_channels(config, level - 1)
         latent = self._squeezed - image_channels(config, level)
         conditioned = config.level_conditions[level - 1] != "nothing"
@@ -193,7 +194,7 @@ class Level(keras.layers.Layer):
                 blocks=config.blocks(level),
                 concat=not self._rescaling,
                 recompute=recompute,
-                padding=config.padding,
+                border=border,
                 name="feature_extractor",
                 dtype=extractor_dtype,
             )

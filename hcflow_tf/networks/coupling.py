@@ -10,27 +10,24 @@ import keras
 import tensorflow as tf
 
 from hcflow_tf.bijectors.log_scales import RAW_FACTOR
-from hcflow_tf.config.types import Padding
-from hcflow_tf.networks.layers import ActNorm, Affine, Conv, ScaledConv, convolve, halves, of_outputs, small_xavier
+from hcflow_tf.networks.layers import ActNorm, Affine, Border, Conv, ScaledConv, convolve, halves, of_outputs, small_xavier
 from hcflow_tf.networks.part import Part, Value, Weights, stacked, variables_together
 
 LEAKY_SLOPE = 0.2
 
 
-def fcn(
-    weights: Weights, passed: tf.Tensor, of_condition: tf.Tensor | None = None, *, padding: Padding = "zeros"
-) -> tf.Tensor:
+def fcn(weights: Weights, passed: tf.Tensor, of_condition: tf.Tensor | None = None, *, border: Border = None) -> tf.Tensor:
     """Three convolutions with ReLU between; of_condition is added before the first ReLU."""
     conv_1, conv_2, conv_3 = weights
-    h = convolve(conv_1, passed, padding)
+    h = convolve(conv_1, passed, border)
     h = tf.nn.relu(h if of_condition is None else h + of_condition)
-    return convolve(conv_3, tf.nn.relu(convolve(conv_2, h)), padding)
+    return convolve(conv_3, tf.nn.relu(convolve(conv_2, h)), border)
 
 
-def conditional_fcn(weights: Weights, passed: tf.Tensor, condition: tf.Tensor, *, padding: Padding = "zeros") -> tf.Tensor:
+def conditional_fcn(weights: Weights, passed: tf.Tensor, condition: tf.Tensor, *, border: Border = None) -> tf.Tensor:
     """`fcn` that computes from a condition what it adds before the first ReLU."""
     of_condition, convs = weights
-    return fcn(convs, passed, convolve(of_condition, condition, padding), padding=padding)
+    return fcn(convs, passed, convolve(of_condition, condition, border), border=border)
 
 
 class FCN(Part, keras.layers.Layer):
@@ -50,19 +47,28 @@ class FCN(Part, keras.layers.Layer):
         *,
         condition: int = 0,
         raw_factor: float = RAW_FACTOR,
-        padding: Padding = "zeros",
+        border: Border = None,
         **kwargs,
     ):
-        """Args: condition, channels of the condition, 0 for a network without; raw_factor, see `ScaledConv`; padding, see `convolve`."""
+        """Creates the layers.
+
+        Args:
+          passed: channels of the passed half.
+          outputs: channels of shift and raw together.
+          width: channels inside.
+          condition: channels of the condition, 0 for a network without.
+          raw_factor: see `ScaledConv`.
+          border: see `convolve`.
+        """
         super().__init__(**kwargs)
         dtype = self.dtype_policy
-        self.passed, self.condition, self.padding = passed, condition, padding
-        without_bias = {"use_bias": False, "initializer": small_xavier(), "padding": padding, "dtype": dtype}
+        self.passed, self.condition, self.border = passed, condition, border
+        without_bias = {"use_bias": False, "initializer": small_xavier(), "border": border, "dtype": dtype}
         self.conv_1 = Conv(passed + condition, width, name="conv_1", **without_bias)
         self.actnorm_1 = ActNorm(width, name="actnorm_1", dtype=dtype)
         self.conv_2 = Conv(width, width, 1, name="conv_2", **without_bias)
         self.actnorm_2 = ActNorm(width, name="actnorm_2", dtype=dtype)
-        self.conv_3 = ScaledConv(width, outputs, raw_factor=raw_factor, padding=padding, name="conv_3", dtype=dtype)
+        self.conv_3 = ScaledConv(width, outputs, raw_factor=raw_factor, border=border, name="conv_3", dtype=dtype)
 
     def build(self, input_shape: tuple | None = None) -> None:
         """Creates the weights."""
@@ -72,7 +78,7 @@ class FCN(Part, keras.layers.Layer):
     @property
     def function(self) -> Callable[..., tf.Tensor]:
         """(weights, passed[, condition]) -> [batch, h, w, outputs]."""
-        return functools.partial(conditional_fcn if self.condition else fcn, padding=self.padding)
+        return functools.partial(conditional_fcn if self.condition else fcn, border=self.border)
 
     def effective(self, value: Value = tf.convert_to_tensor) -> Weights:
         """The three convolutions with ActNorms and factors inside; before them, the condition's part of the first."""
@@ -120,7 +126,7 @@ class GivenCondition(Part):
     @property
     def function(self) -> Callable[..., tf.Tensor]:
         """(weights, passed, the condition's part) -> [batch, h, w, outputs]."""
-        return functools.partial(fcn, padding=self._network.padding)
+        return functools.partial(fcn, border=self._network.border)
 
     def effective(self, value: Value = tf.convert_to_tensor) -> Weights:
         """See `FCN.of_passed`."""
@@ -138,7 +144,7 @@ class ConditionParts(Part):
     @property
     def function(self) -> Callable[..., tf.Tensor]:
         """(kernel and bias, condition) -> [batch, h, w, networks times width]."""
-        return functools.partial(convolve, padding=self._networks[0].padding)
+        return functools.partial(convolve, border=self._networks[0].border)
 
     def groups(self, alike: Sequence[Any]) -> list[list[keras.Variable]]:
         """See `Part.groups`."""
@@ -152,11 +158,11 @@ class ConditionParts(Part):
         return side_by_side, tf.reshape(biases, [-1])
 
 
-def dense_block(weights: Sequence[Affine], x: tf.Tensor, *, padding: Padding = "zeros") -> tf.Tensor:
+def dense_block(weights: Sequence[Affine], x: tf.Tensor, *, border: Border = None) -> tf.Tensor:
     """Convolutions, each on all earlier outputs, LeakyReLU 0.2 after all but the last."""
     for affine in weights[:-1]:
-        x = tf.concat([x, tf.nn.leaky_relu(convolve(affine, x, padding), LEAKY_SLOPE)], axis=-1)
-    return convolve(weights[-1], x, padding)
+        x = tf.concat([x, tf.nn.leaky_relu(convolve(affine, x, border), LEAKY_SLOPE)], axis=-1)
+    return convolve(weights[-1], x, border)
 
 
 class DenseBlock(Part, keras.layers.Layer):
@@ -174,12 +180,12 @@ class DenseBlock(Part, keras.layers.Layer):
         *,
         zero_last: bool = True,
         shift_and_raw: bool = False,
-        padding: Padding = "zeros",
+        border: Border = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.shift_and_raw, self.padding = shift_and_raw, padding
-        options = {"padding": padding, "dtype": self.dtype_policy}
+        self.shift_and_raw, self.border = shift_and_raw, border
+        options = {"border": border, "dtype": self.dtype_policy}
         self.convs = [
             Conv(inputs + index * growth, growth, initializer=small_xavier(), name=f"conv_{index + 1}", **options)
             for index in range(4)
@@ -190,7 +196,7 @@ class DenseBlock(Part, keras.layers.Layer):
     @property
     def function(self) -> Callable[..., tf.Tensor]:
         """(the five convolutions, x) -> [batch, h, w, outputs]."""
-        return functools.partial(dense_block, padding=self.padding)
+        return functools.partial(dense_block, border=self.border)
 
     def build(self, input_shape: tuple | None = None) -> None:
         """Creates the weights."""

@@ -9,8 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hcflow_tf.config.types import Padding
-from hcflow_tf.networks.layers import Affine, Conv, before_upsampling, convolve
+from hcflow_tf.networks.layers import Affine, Border, Conv, before_upsampling, convolve
 from hcflow_tf.networks.part import Value, Weights, variables_together
 from hcflow_tf.networks.rrdb import RRDB, ComputesInType, dense_blocks, effective_trunk, run_trunk
 
@@ -21,18 +20,18 @@ def feature_extractor(
     factors: Sequence[int],
     concat: bool,
     recompute: bool = False,
-    padding: Padding = "zeros",
+    border: Border = None,
 ) -> tf.Tensor:
     """See `FeatureExtractor`."""
     kernels, bias, trunk_a, trunk_b, conv_last = weights
 
     first = bias
     for kernel, source, factor in zip(kernels, sources, factors, strict=True):
-        part = convolve((kernel, None), source, padding)
+        part = convolve((kernel, None), source, border)
         first += part if factor == 1 else tf.nn.depth_to_space(part, factor)
-    run = functools.partial(run_trunk, recompute=recompute, padding=padding)
+    run = functools.partial(run_trunk, recompute=recompute, border=border)
     after_a = run(trunk_a, first)[-1]
-    last = convolve(conv_last, run(trunk_b, after_a)[-1], padding) + first
+    last = convolve(conv_last, run(trunk_b, after_a)[-1], border) + first
     return tf.concat([after_a, last], axis=-1) if concat else last
 
 
@@ -55,7 +54,7 @@ class FeatureExtractor(ComputesInType, keras.layers.Layer):
         blocks: tuple[int, int],
         concat: bool,
         recompute: bool = False,
-        padding: Padding = "zeros",
+        border: Border = None,
         **kwargs,
     ):
         """Creates the layers.
@@ -67,11 +66,11 @@ class FeatureExtractor(ComputesInType, keras.layers.Layer):
           blocks: RRDBs in trunk A and B.
           concat: True for super-resolution.
           recompute: compute the activations of the RRDBs again in the backward pass.
-          padding: see `convolve`.
+          border: see `convolve`.
         """
         super().__init__(**kwargs)
-        options = {"padding": padding, "dtype": self.dtype_policy}
-        self.sources, self.concat, self.recompute, self.padding = tuple(sources), concat, recompute, padding
+        options = {"border": border, "dtype": self.dtype_policy}
+        self.sources, self.concat, self.recompute, self.border = tuple(sources), concat, recompute, border
         channels = sum(count for count, _ in sources)
         self.conv_first = Conv(channels, features, name="conv_first", **options)
         self.trunk_a = [RRDB(features, growth, name=f"trunk_a_{i + 1}", **options) for i in range(blocks[0])]
@@ -90,7 +89,7 @@ class FeatureExtractor(ComputesInType, keras.layers.Layer):
     def function(self) -> Callable[..., tf.Tensor]:
         """(weights, *sources) -> the condition [batch, h, w, outputs]."""
         factors = [factor for _, factor in self.sources]
-        return functools.partial(feature_extractor, factors=factors, concat=self.concat, padding=self.padding)
+        return functools.partial(feature_extractor, factors=factors, concat=self.concat, border=self.border)
 
     @property
     def kind(self) -> Hashable:

@@ -10,7 +10,6 @@ import numpy as np
 import tensorflow as tf
 
 from hcflow_tf.bijectors.log_scales import RAW_FACTOR
-from hcflow_tf.config.types import Padding
 from hcflow_tf.networks.part import Part, Value
 
 MIN_STD = 1e-3
@@ -25,13 +24,28 @@ def small_xavier() -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(scale=0.01, mode="fan_avg", distribution="untruncated_normal")
 
 
-def convolve(affine: Affine, x: tf.Tensor, padding: Padding = "zeros") -> tf.Tensor:
+Border = Callable[[tf.Tensor], tf.Tensor] | None
+"""Adds one pixel at each side of [batch, h, w, channels]; None is zeros."""
+
+
+def repeated_border(x: tf.Tensor) -> tf.Tensor:
+    """x with its outermost pixels once more around it."""
+    return tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+
+
+def repeated_border_of_slices(x: tf.Tensor) -> tf.Tensor:
+    """The same for LiteRT, whose CPU and GPU delegates have slices and concatenations, but not that padding."""
+    x = tf.concat([x[:, :1], x, x[:, -1:]], axis=1)
+    return tf.concat([x[:, :, :1], x, x[:, :, -1:]], axis=2)
+
+
+def convolve(affine: Affine, x: tf.Tensor, border: Border = None) -> tf.Tensor:
     """Convolution of [batch, h, w, in] by 1x1 or 3x3, as large as its input.
 
     Args:
       affine: kernel and bias.
       x: its input.
-      padding: outside x are zeros, or the values at its border ("replicate").
+      border: what a 3x3 convolution sees outside x; zeros, if nothing is said.
 
     Raises:
       ValueError: x has other channels; TensorFlow would take a multiple of them for a grouped convolution.
@@ -39,18 +53,17 @@ def convolve(affine: Affine, x: tf.Tensor, padding: Padding = "zeros") -> tf.Ten
     kernel, bias = affine
     if x.shape[-1] != kernel.shape[2]:
         raise ValueError(f"expected {kernel.shape[2]} channels, got shape {x.shape}")
-    if padding == "replicate" and kernel.shape[0] == 3:
-        x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")  # by one pixel: its border again
-        y = tf.nn.conv2d(x, kernel, strides=1, padding="VALID")
-    else:
+    if border is None or kernel.shape[0] == 1:
         y = tf.nn.conv2d(x, kernel, strides=1, padding="SAME")
+    else:
+        y = tf.nn.conv2d(border(x), kernel, strides=1, padding="VALID")
     return y if bias is None else tf.nn.bias_add(y, bias)
 
 
 def before_upsampling(kernel: tf.Tensor, factor: int) -> tf.Tensor:
     """The kernel K' with depth_to_space(conv(x, K'), factor) = conv(upsample(x, factor), K), nearest neighbour.
 
-    Exact with either padding too: a fine pixel lies outside if and only if its coarse pixel does.
+    Exact at the border too, of zeros or repeated: a fine pixel lies outside if and only if its coarse pixel does.
 
     Args:
       kernel: K, [3, 3, in, out].
@@ -93,17 +106,17 @@ class Conv(Part, keras.layers.Layer):
         *,
         use_bias: bool = True,
         initializer: str | keras.initializers.Initializer = "glorot_normal",
-        padding: Padding = "zeros",
+        border: Border = None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.inputs, self.outputs, self.size = inputs, outputs, size
-        self.use_bias, self.initializer, self.padding = use_bias, initializer, padding
+        self.use_bias, self.initializer, self.border = use_bias, initializer, border
 
     @property
     def function(self) -> Callable[..., tf.Tensor]:
         """(kernel and bias, x) -> [batch, h, w, outputs]."""
-        return functools.partial(convolve, padding=self.padding)
+        return functools.partial(convolve, border=self.border)
 
     def build(self, input_shape: tuple | None = None) -> None:
         """Creates kernel [size, size, inputs, outputs] and bias [outputs]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -84,6 +85,10 @@ class Computed:
 
     def __init__(self, function: Callable[..., tf.Tensor], weights: Weights):
         self._function, self._weights = function, weights
+
+    def with_options(self, **options: Any) -> Computed:
+        """The same, with other options of its function."""
+        return Computed(functools.partial(self._function, **options), self._weights)
 
     def __call__(self, *inputs: tf.Tensor) -> tf.Tensor:
         """The network's output."""

@@ -10,9 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hcflow_tf.config.types import Padding
 from hcflow_tf.networks.coupling import LEAKY_SLOPE, DenseBlock, dense_block
-from hcflow_tf.networks.layers import Affine, Conv, before_upsampling, convolve
+from hcflow_tf.networks.layers import Affine, Border, Conv, before_upsampling, convolve
 from hcflow_tf.networks.part import (
     Computed,
     Part,
@@ -28,11 +27,11 @@ from hcflow_tf.networks.part import (
 RESIDUAL_SCALE = 0.2
 
 
-def rrdb(weights: Weights, x: tf.Tensor, *, padding: Padding = "zeros") -> tf.Tensor:
+def rrdb(weights: Weights, x: tf.Tensor, *, border: Border = None) -> tf.Tensor:
     """Three dense blocks, each adding its output, and the whole 0.2 times its own."""
     y = x
     for block in weights:
-        y = y + dense_block(block, y, padding=padding)
+        y = y + dense_block(block, y, border=border)
     return x + RESIDUAL_SCALE * y
 
 
@@ -43,16 +42,16 @@ class RRDB(Part, keras.layers.Layer):
       [1] Wang et al., ESRGAN, 2018, section 3.1.
     """
 
-    def __init__(self, features: int, growth: int, *, padding: Padding = "zeros", **kwargs):
+    def __init__(self, features: int, growth: int, *, border: Border = None, **kwargs):
         super().__init__(**kwargs)
-        self.padding = padding
-        options = {"zero_last": False, "padding": padding, "dtype": self.dtype_policy}
+        self.border = border
+        options = {"zero_last": False, "border": border, "dtype": self.dtype_policy}
         self.blocks = [DenseBlock(features, features, growth, name=f"block_{index + 1}", **options) for index in range(3)]
 
     @property
     def function(self) -> Callable[..., tf.Tensor]:
         """(weights of the dense blocks, x) -> [batch, h, w, features]."""
-        return functools.partial(rrdb, padding=self.padding)
+        return functools.partial(rrdb, border=self.border)
 
     def build(self, input_shape: tuple | None = None) -> None:
         """Creates the weights."""
@@ -79,38 +78,36 @@ def effective_trunk(trunk: Sequence[RRDB], value: Value = tf.convert_to_tensor) 
     return tuple(tuple(each[start : start + 3]) for start in range(0, len(each), 3))
 
 
-def run_trunk(
-    trunk: Sequence[Weights], x: tf.Tensor, *, recompute: bool = False, padding: Padding = "zeros"
-) -> list[tf.Tensor]:
+def run_trunk(trunk: Sequence[Weights], x: tf.Tensor, *, recompute: bool = False, border: Border = None) -> list[tf.Tensor]:
     """x and what each RRDB of a trunk makes of it, one after the other.
 
     Args:
       trunk: weights of each RRDB.
       x: [batch, h, w, features].
       recompute: compute the activations inside the RRDBs again in the backward pass instead of keeping them.
-      padding: see `convolve`.
+      border: see `convolve`.
     """
     run = _recomputed_rrdb if recompute else _rrdb
     outputs = [x]
     for weights in trunk:
-        outputs.append(run(weights, outputs[-1], padding))
+        outputs.append(run(weights, outputs[-1], border))
     return outputs
 
 
-def _rrdb(weights: Weights, x: tf.Tensor, padding: Padding) -> tf.Tensor:
+def _rrdb(weights: Weights, x: tf.Tensor, border: Border) -> tf.Tensor:
     """`rrdb`; where weights are trained in a graph, all calls of it share one tracing."""
     traced = any(tf.is_symbolic_tensor(tensor) for tensor in tf.nest.flatten(weights))
-    return _traced_rrdb(padding)(weights, x) if traced else rrdb(weights, x, padding=padding)
+    return _traced_rrdb(border)(weights, x) if traced else rrdb(weights, x, border=border)
 
 
 @functools.cache
-def _traced_rrdb(padding: Padding) -> Callable[..., tf.Tensor]:
-    return traced_once(functools.partial(rrdb, padding=padding))
+def _traced_rrdb(border: Border) -> Callable[..., tf.Tensor]:
+    return traced_once(functools.partial(rrdb, border=border))
 
 
-def _recomputed_rrdb(weights: Weights, x: tf.Tensor, padding: Padding) -> tf.Tensor:
+def _recomputed_rrdb(weights: Weights, x: tf.Tensor, border: Border) -> tf.Tensor:
     def compute(x: tf.Tensor, *flat: tf.Tensor) -> tf.Tensor:
-        return rrdb(tf.nest.pack_sequence_as(weights, flat), x, padding=padding)
+        return rrdb(tf.nest.pack_sequence_as(weights, flat), x, border=border)
 
     return tf.recompute_grad(compute)(x, *tf.nest.flatten(weights))
 
@@ -132,10 +129,10 @@ class _Typed:
         return tf.cast(tensor, self._wanted) if tensor.dtype == self._own else tensor
 
 
-def in_type_of_weights(function: Callable[..., Any], weights: Weights, *inputs: tf.Tensor) -> Any:
-    """The function of inputs in its weights' type; what it returns is in the inputs' own."""
+def in_type_of_weights(function: Callable[..., Any], weights: Weights, *inputs: tf.Tensor, **options: Any) -> Any:
+    """The function of inputs in its weights' type, with these options; what it returns is in the inputs' own."""
     dtype = tf.nest.flatten(weights)[0].dtype
-    outputs = function(weights, *(tf.cast(x, dtype) for x in inputs))
+    outputs = function(weights, *(tf.cast(x, dtype) for x in inputs), **options)
     return tf.nest.map_structure(lambda output: tf.cast(output, inputs[0].dtype), outputs)
 
 

@@ -27,6 +27,7 @@ from hcflow_tf.support.latents import Latent
 if TYPE_CHECKING:
     import onnx
     import tensorflow as tf
+    import tf2onnx
 
     from hcflow_tf.models.folded import InferenceModel
     from hcflow_tf.models.trained_model import TrainedModel
@@ -119,6 +120,7 @@ def convert(
         opset=args.opset,
         inputs_as_nchw=list(inputs) if nchw else None,
         outputs_as_nchw=list(outputs) if nchw else None,
+        custom_op_handlers={"MirrorPad": (_repeat_border, ["Pad"])},
         tensors_to_rename={**inputs, **outputs},
     )
     if args.precision == "float16":
@@ -135,6 +137,17 @@ def convert(
     except onnx.checker.ValidationError as error:
         raise HCFlowError(f"{frame.FAILED}: {' '.join(str(error).split())[:300]}") from error
     return file
+
+
+def _repeat_border(graph: tf2onnx.graph.Graph, node: tf2onnx.graph.Node, name: str, args: list) -> None:
+    """MirrorPad by one pixel, of `networks.layers.convolve`, as ONNX's mode edge; tf2onnx would write a dozen operations."""
+    margins = np.asarray(node.inputs[1].get_tensor_value())
+    if margins.max() > 1 or node.get_attr_str("mode") != "SYMMETRIC":
+        raise ValueError(f"{name}: expected a margin of one pixel, symmetric, got {margins.tolist()}")
+    node.set_attr("mode", "edge")
+    graph.replace_input(
+        node, node.input[1], graph.make_const(f"{name}_margins", margins.T.flatten().astype(np.int64)).output[0], 1
+    )
 
 
 def in_order(graph: onnx.GraphProto) -> None:

@@ -55,7 +55,6 @@ def run(args: argparse.Namespace) -> None:
     target, *encoder_target = frame.decoder_files(args)
     model = frame.load(args)
 
-    from hcflow_tf.bijectors.log_scales import portable_atan
     from hcflow_tf.models.folded import InferenceModel
     from hcflow_tf.runtimes.tensor_functions import decoder, encoder
 
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     multiple = model.flow.lr_multiple
     if size and any(side % multiple for side in size):
         raise UsageError(f"--lr-size {size[0]}x{size[1]}: this model takes heights and widths that are divisible by {multiple}")
-    folded = InferenceModel(model, atan=portable_atan)
+    folded = InferenceModel(model, lite=True)
     contents = {target: convert(decoder(folded, size, latents=args.temperature is None), "decode", args.precision)}
     for path in encoder_target:
         contents[path] = convert(encoder(folded, size), "encode", args.precision)

@@ -65,6 +65,11 @@ class SystemConfig(Section):
         return self.scale
 
     @property
+    def repeats_border(self) -> bool:
+        """Whether convolutions see the pixels at the border again outside the image, not zeros."""
+        return False
+
+    @property
     def min_weights(self) -> int:
         """Some number of weights (arrays) that any such model exceeds, known without making one."""
         raise NotImplementedError

@@ -102,6 +102,11 @@ class ModelConfig(SystemConfig):
         return self.rrdb_features * (1 if self.task == "rescaling" else 2)
 
     @property
+    def repeats_border(self) -> bool:
+        """See `SystemConfig`."""
+        return self.padding == "replicate"
+
+    @property
     def min_weights(self) -> int:
         """See `SystemConfig`."""
         blocks = sum(sum(self.blocks(level)) for level in range(1, self.levels + 1))
