@@ -1,13 +1,14 @@
-"""Memory and time of a training step with and without `training.recompute`, or oneDNN, in the same run.
+"""Memory and time of a training step with and without `training.recompute`, or oneDNN, or a repeated border, in the same run.
 
-    python benchmarks/training_step.py --config configs/sr_x4.yaml [--compare recompute|onednn] [--set KEY=VALUE ...]
+    python benchmarks/training_step.py --config configs/sr_x4.yaml [--compare recompute|onednn|padding] [--set KEY=VALUE ...]
       [--batch 2] [--rounds 5]
 
 Every setting lives in its own process (so that its peak memory is its own) and takes the same steps on the same random
 batch, one after the other, round by round (so that what slows the machine slows all of them). The memory is the peak
 from the first step on, its tracing included, beyond what the process held before it. Ratios are to the plain setting;
 that of the time is the median of the rounds' ratios. The difference of the gradients of the first step is relative to
-the norm of the plain one: of all weights as one vector, and of the one weight where it is largest.
+the norm of the plain one: of all weights as one vector, and of the one weight where it is largest. Two paddings are two
+functions, whose gradients differ in truth.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ SETTINGS = {
         "without oneDNN": ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "training.recompute=false"),
         "oneDNN": ({"TF_ENABLE_ONEDNN_OPTS": "1"}, "training.recompute=false"),
     },
+    "padding": {"zeros": ({}, "model.padding=zeros"), "replicate": ({}, "model.padding=replicate")},
 }
 """What is compared: of each setting its environment and its override of the config; the first one is the plain one."""
 WEIGHT_NOISE = 0.005

@@ -31,7 +31,8 @@ def grow(weights: Weights, initial: Weights, old: SystemConfig, new: SystemConfi
     """The weights of a model `new` that computes what `old` does with `weights`, or whose part does.
 
     Added channels start at their initial values, and what reads them for the old channels at 0; added flow steps and RRDBs
-    start as the identity. The bound of the log standard deviations may differ: then the function does, too, in that.
+    start as the identity. What is in `FREE` (the bound of the log standard deviations, the padding) may differ: then the function
+    does, too, in that.
 
     Args:
       weights: of the old model, by name.
