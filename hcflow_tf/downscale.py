@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     batch.add_tile_argument(parser)
     batch.add_scale_argument(parser)
     batch.add_engine_arguments(parser, precision=False)
+    batch.add_refine_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,7 +66,8 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str) -> i
     select_device(args.device)
     hr_pixels = count_pixels((source.path for source in sources), 16 * MAX_LR_PIXELS)
     few = args.device == "auto" and hr_pixels <= 16 * MAX_LR_PIXELS
-    runtime = open_runtime(args.model, scale=args.scale, engine=args.runtime, pixels=hr_pixels // 16 if few else None)
+    pixels = hr_pixels // 16 if few else None
+    runtime = open_runtime(args.model, scale=args.scale, engine=args.runtime, pixels=pixels, refine=args.refine)
     check_on_gpu(args.device, args.model, runtime.on_gpu)
     if not runtime.can_downscale:
         raise UsageError(f"{args.model} has no encoder: it makes no LR images; give a model that does")

@@ -65,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     batch.add_scale_argument(parser, of="--model bicubic or --images")
     batch.add_guard_argument(parser)
     batch.add_engine_arguments(parser)
+    batch.add_refine_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if args.images is not None:
         return _run_on_images(args)
     args.samples, args.seed = args.samples or 1, args.seed or 0
-    options = {"guard": not args.no_guard, "engine": args.runtime, "precision": args.precision}
+    options = {"guard": not args.no_guard, "engine": args.runtime, "precision": args.precision, "refine": args.refine}
     scaler = Scaler(open_runtime(args.model, scale=args.scale, **options), args.tile)
     pairs = pair_names(args.hr, args.lr, scaler.scale) if args.lr else [Pair(path) for path in find_images(args.hr)]
     temperatures = _temperatures(args, scaler.runtime)
@@ -95,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
     work.run(pairs, lambda pair: pair.hr.name, evaluate)
     if images:
         report = evaluation.report(args.model, scaler.scale, images) | ({"failed": work.failed} if work.failed else {})
+        report |= {"refine": args.refine} if args.refine else {}
         if args.output:
             write_atomically(args.output, (json.dumps(report, indent=2) + "\n").encode())
         _print_table(report, args.hr)
@@ -109,8 +111,8 @@ def _run_on_images(args: argparse.Namespace) -> int:
     from hcflow_tf.support.errors import UsageError
     from hcflow_tf.support.files import check_targets, write_atomically
 
-    for option in ("temperature", "samples", "seed", "save_images", "tile", "no_guard", "no_likelihood"):
-        if getattr(args, option) is not None and getattr(args, option) is not False:
+    for option in ("temperature", "samples", "seed", "save_images", "tile", "no_guard", "no_likelihood", "refine"):
+        if getattr(args, option) not in (None, False):
             raise UsageError(f"--{option.replace('_', '-')} is for --model; --images has one image per HR image, made already")
     if args.runtime != "auto" or args.precision != "float32":
         raise UsageError("--runtime and --precision are for --model; the images of --images are made already")
@@ -233,7 +235,8 @@ def _check_outputs(args: argparse.Namespace, pairs: list, temperatures: list[flo
 def _print_table(report: dict, folder: str) -> None:
     from hcflow_tf.metrics.table import metrics_table
 
-    print(f"{report['model']} x{report['scale']}, mean of {len(report['images'])} images in {folder}")
+    refined = f", {report['refine']} steps of refinement" if "refine" in report else ""
+    print(f"{report['model']} x{report['scale']}{refined}, mean of {len(report['images'])} images in {folder}")
     print(metrics_table(report["mean"]["temperature"], label="temperature"))
     for temperature in report["mean"]["temperature"]:
         _print_counts([image["temperature"][temperature] for image in report["images"].values()], f" at {temperature}")

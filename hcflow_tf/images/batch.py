@@ -280,6 +280,18 @@ def add_engine_arguments(parser: argparse.ArgumentParser, *, precision: bool = T
         )
 
 
+def add_refine_argument(parser: argparse.ArgumentParser) -> None:
+    """--refine."""
+    parser.add_argument(
+        "--refine",
+        type=positive_int,
+        default=0,
+        metavar="STEPS",
+        help="fit each LR image of a rescaling model to its original in so many steps of gradient descent: it is restored better "
+        "for it; 10 give most of what there is to gain (default 0)",
+    )
+
+
 def add_scale_argument(parser: argparse.ArgumentParser, of: str = "--model bicubic") -> None:
     """--scale, where no model says it: for the baseline."""
     parser.add_argument("--scale", type=int, choices=(2, 4, 8, 16), help=f"of {of} (default 4)")

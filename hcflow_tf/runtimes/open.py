@@ -25,6 +25,7 @@ def open_runtime(
     engine: str = "auto",
     precision: str = "float32",
     pixels: int | None = None,
+    refine: int = 0,
 ) -> Runtime:
     """Opens what `--model` names.
 
@@ -38,19 +39,34 @@ def open_runtime(
       precision: of decoding: "float32", "bfloat16" or "int8".
       pixels: LR pixels that are to be decoded at temperature 0, if known: a shipped model does few without TensorFlow
         (`runtimes.light`), and many are worth a measurement (`runtimes.engines.fastest`).
+      refine: steps in which each LR image that it makes is fitted to its HR image (`models.refinement`).
 
     Raises:
       UsageError: its scale is another, or there is no such engine or precision for it.
       HCFlowError: it is none of these, or it cannot be read.
     """
     name, path = str(model), expand_user(model)
-    if name == BICUBIC:
+    if refine:
+        runtime: Runtime = _open_refining(name, engine, precision, refine)
+    elif name == BICUBIC:
         _check_plain(name, engine, precision)
         return BicubicRuntime(scale or 4)
-    runtime = _open(name, path, guard, engine, precision, pixels)
+    else:
+        runtime = _open(name, path, guard, engine, precision, pixels)
     if scale not in (None, runtime.scale):
         raise UsageError(f"--scale {scale} does not fit {name}, which is a model for x{runtime.scale}")
     return runtime
+
+
+def _open_refining(name: str, engine: str, precision: str, steps: int) -> Runtime:
+    if not is_model_directory(name):
+        raise UsageError(f"--refine {steps}: takes gradients, which {name} has none of; give a model directory or name")
+    if engine not in ("auto", "keras") or precision != "float32":
+        raise UsageError(f"--refine {steps}: takes gradients, which only --runtime keras with --precision float32 has")
+    find_model(name)  # says that there is none before TensorFlow is imported
+    from hcflow_tf.runtimes.refining import RefiningRuntime
+
+    return RefiningRuntime(name, steps)
 
 
 def _open(name: str, path: pathlib.Path, guard: bool, engine: str, precision: str, pixels: int | None) -> Runtime:
