@@ -10,7 +10,7 @@ from hcflow_tf.models.flow_model import FlowModel
 LR_WEIGHT = 0.5
 """Of an error of the LR image against bicubic's, beside one of as large an area of the restored image."""
 
-RATE, MOMENTUM = 0.016, 0.8
+RATE, MOMENTUM = 0.03, 0.6
 """Of gradient descent, the rate divided by scale^2: halved whenever a step makes it worse."""
 
 

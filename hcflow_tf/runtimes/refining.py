@@ -24,6 +24,8 @@ class RefiningRuntime(KerasRuntime):
           UsageError: the model makes no LR images of its own.
           HCFlowError: as `hcflow_tf.load_model`.
         """
+        # As in training, before TensorFlow starts: where it leaves oneDNN alone, gradients take 0.64 of the time with it.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         super().__init__(path_or_name)
         if not self.makes_lr:
             raise UsageError(f"--refine {steps}: is for rescaling models, which make their own LR images; {self.name} is none")
