@@ -1,6 +1,6 @@
 """How a rescaling model's LR images differ from bicubic ones, for its card.
 
-    python docs/results/lr_images.py MODEL [MODEL ...] --hr SET/HR
+    python docs/results/lr_images.py MODEL [MODEL ...] --hr SET/HR [--refine STEPS]
 
 PSNR of luma and the mean of those of Cb and Cr (BT.601), means over the images; bytes of the LR images as PNG over bicubic's;
 and of flat pictures in eight colours, shrunk and restored, the largest error in levels, whole and without the outer 16 pixels.
@@ -30,15 +30,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--hr", required=True, metavar="DIR")
+    parser.add_argument("--refine", type=int, default=0, metavar="STEPS", help="see `hcflow downscale`")
     args = parser.parse_args()
     images = [to_float(read_image(path).rgb_uint8) for path in find_images(args.hr)]
     header = ["model", "luma, dB", "chroma, dB", "PNG / bicubic", "flat", "without border"]
-    print(format_table(header, [row(model, images) for model in args.models]))
+    print(format_table(header, [row(model, images, args.refine) for model in args.models]))
 
 
-def row(model: str, images: list[np.ndarray]) -> list[str]:
+def row(model: str, images: list[np.ndarray], refine: int) -> list[str]:
     """The figures of a model."""
-    scaler = Scaler(open_runtime(model))
+    scaler = Scaler(open_runtime(model, refine=refine))
     bicubic, noise, sizes = Scaler(BicubicRuntime(scaler.scale)), [], np.zeros(2)
     for hr in images:
         ours, plain = (quantize(each.downscale(hr)) for each in (scaler, bicubic))
