@@ -8,6 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
+import skimage
 from PIL import Image
 from tiny import photograph, tiny_config, tiny_model
 
@@ -94,6 +95,22 @@ def test_ship_rounds_the_kernels_of_feature_extractors_alone(tmp_path, monkeypat
     hr = np.random.default_rng(0).random((1, 16, 16, 3), np.float32)
     np.testing.assert_allclose(loaded.decode(*loaded.encode(hr)), hr, atol=2e-5)
     np.testing.assert_allclose(loaded.encode(hr)[0], model.encode(hr)[0], atol=1e-6)  # the LR image needs no extractor
+
+
+def test_gray_pictures_keep_what_restores_them(tmp_path, monkeypatch):
+    """In a faint tint of the LR image; what is restored is gray, also of a picture that was stored as RGB."""
+    monkeypatch.chdir(tmp_path)
+    gray = Image.fromarray(skimage.data.chelsea()[60:220, 100:300]).convert("L")
+    gray.save("gray.png")
+    gray.convert("RGB").save("rgb.png")
+    assert cli.execute("downscale", ["gray.png", "rgb.png", "-o", "small"]) == 0
+    assert cli.execute("upscale", ["small", "-o", "restored"]) == 0
+    for name in ("gray", "rgb"):
+        lr = np.asarray(Image.open(f"small/{name}.png"), float)
+        assert 0 < np.abs(lr - lr.mean(axis=-1, keepdims=True)).mean() <= 3
+        restored = np.asarray(Image.open(f"restored/{name}.png").convert("RGB"), float)
+        assert not np.ptp(restored, axis=-1).any()
+        assert 10 * np.log10(255**2 / np.mean((restored[..., 0] - np.asarray(gray)) ** 2)) >= 30  # 28.1 without the tint
 
 
 @pytest.mark.parametrize(("name", "gain"), [("rescale-x4-compact", 2.7), ("rescale-x4-compact-2", 2.7), ("sr-x4-compact-2", 0.8)])

@@ -19,7 +19,7 @@ class Refinement:
 
     An encoder gives every image the LR image that was best on average in training. Here one image has its own: minimised is
     |decode(x, 0) - hr|^2 + LR_WEIGHT scale^2 |x - bicubic|^2 over 8-bit images x, the gradient taken as if rounding were the
-    identity. Where hr is 0 or 1, what is decoded may lie beyond, since it is clipped in the end. Of a gray image x is gray.
+    identity. Where hr is 0 or 1, what is decoded may lie beyond, since it is clipped in the end.
     """
 
     def __init__(self, model: FlowModel):
@@ -30,7 +30,7 @@ class Refinement:
         self._compiled = tf.function(self._value_and_gradient, input_signature=[image] * 3, autograph=False)
 
     def __call__(self, hr: np.ndarray, lr: np.ndarray, bicubic: np.ndarray, steps: int) -> np.ndarray:
-        """The best LR image of those after 0 to `steps` steps: none is worse than the one it starts from, gray of a gray image.
+        """The best LR image of those after 0 to `steps` steps: none is worse than the one it starts from.
 
         Args:
           hr: [1, scale h, scale w, 3] float32 in [0, 1].
@@ -42,8 +42,7 @@ class Refinement:
           [1, h, w, 3] float32, values of 8 bits.
         """
         rate = RATE / self._model.scale**2
-        is_gray = not np.ptp(hr, axis=-1).any()
-        x, velocity = _within(lr, is_gray), np.zeros_like(lr)
+        x, velocity = np.clip(lr, 0.0, 1.0), np.zeros_like(lr)
         best, least, gradient = x, np.inf, np.zeros_like(lr)
         for step in range(steps + 1):
             value, here = (part.numpy() for part in self._compiled(_to_8_bits(x), hr, bicubic))
@@ -53,7 +52,7 @@ class Refinement:
                 x, velocity, rate = best, np.zeros_like(lr), rate / 2
             if step < steps:
                 velocity = MOMENTUM * velocity - rate * gradient
-                x = _within(x + velocity, is_gray)
+                x = np.clip(x + velocity, 0.0, 1.0)
         return _to_8_bits(best)
 
     def _value_and_gradient(self, lr: tf.Tensor, hr: tf.Tensor, bicubic: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -65,12 +64,6 @@ class Refinement:
             error = tf.where(beyond, 0.0, decoded - hr)
             value = 0.5 * (tf.reduce_sum(error**2) + weight * tf.reduce_sum((lr - bicubic) ** 2))
         return value, tape.gradient(value, lr)
-
-
-def _within(image: np.ndarray, is_gray: bool) -> np.ndarray:
-    """The nearest image of values in [0, 1], and without colour."""
-    image = np.clip(image, 0.0, 1.0)
-    return np.broadcast_to(image.mean(axis=-1, keepdims=True), image.shape) if is_gray else image
 
 
 def _to_8_bits(image: np.ndarray) -> np.ndarray:
