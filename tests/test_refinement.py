@@ -12,7 +12,7 @@ from PIL import Image
 
 from hcflow_tf.data.resize import imresize
 from hcflow_tf.models.folded import InferenceModel
-from hcflow_tf.models.refinement import LR_WEIGHT, RATE, Refinement
+from hcflow_tf.models.refinement import RATE, Refinement
 from hcflow_tf.runtimes.open import open_runtime
 from hcflow_tf.support import cli
 from hcflow_tf.weights.store import load_model
@@ -34,7 +34,7 @@ def model():
 
 def objective(model, lr, hr, bicubic) -> float:
     restored = np.clip(model.decode(lr), 0, 1)
-    return 0.5 * np.sum((restored - hr) ** 2) + 0.5 * LR_WEIGHT * model.scale**2 * np.sum((lr - bicubic) ** 2)
+    return 0.5 * np.sum((restored - hr) ** 2) + 0.5 * model.scale**2 * np.sum((lr - bicubic) ** 2)
 
 
 def psnr(a, b) -> float:

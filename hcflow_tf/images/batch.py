@@ -288,7 +288,7 @@ def add_refine_argument(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="STEPS",
         help="fit each LR image of a rescaling model to its original in so many steps of gradient descent: it is restored better "
-        "for it; 10 give most of what there is to gain (default 0)",
+        "for it; 5 give most of what there is to gain (default 0)",
     )
 
 

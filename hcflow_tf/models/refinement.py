@@ -7,9 +7,6 @@ import tensorflow as tf
 
 from hcflow_tf.models.flow_model import FlowModel
 
-LR_WEIGHT = 0.5
-"""Of an error of the LR image against bicubic's, beside one of as large an area of the restored image."""
-
 RATE, MOMENTUM = 0.03, 0.6
 """Of gradient descent, the rate divided by scale^2: halved whenever a step makes it worse."""
 
@@ -18,8 +15,9 @@ class Refinement:
     """Gradient descent on the LR image of a rescaling model, which then is restored better and looks no less like bicubic's.
 
     An encoder gives every image the LR image that was best on average in training. Here one image has its own: minimised is
-    |decode(x, 0) - hr|^2 + LR_WEIGHT scale^2 |x - bicubic|^2 over 8-bit images x, the gradient taken as if rounding were the
-    identity. Where hr is 0 or 1, what is decoded may lie beyond, since it is clipped in the end.
+    |decode(x, 0) - hr|^2 + scale^2 |x - bicubic|^2 over 8-bit images x, so that an error counts by the area that it covers;
+    the gradient is taken as if rounding were the identity. Where hr is 0 or 1, what is decoded may lie beyond, since it is clipped in
+    the end.
     """
 
     def __init__(self, model: FlowModel):
@@ -56,13 +54,12 @@ class Refinement:
         return _to_8_bits(best)
 
     def _value_and_gradient(self, lr: tf.Tensor, hr: tf.Tensor, bicubic: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        weight = LR_WEIGHT * self._model.scale**2
         with tf.GradientTape() as tape:
             tape.watch(lr)
             decoded = self._model.decode(lr)
             beyond = ((hr <= 0) & (decoded < 0)) | ((hr >= 1) & (decoded > 1))
             error = tf.where(beyond, 0.0, decoded - hr)
-            value = 0.5 * (tf.reduce_sum(error**2) + weight * tf.reduce_sum((lr - bicubic) ** 2))
+            value = 0.5 * (tf.reduce_sum(error**2) + self._model.scale**2 * tf.reduce_sum((lr - bicubic) ** 2))
         return value, tape.gradient(value, lr)
 
 
