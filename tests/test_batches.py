@@ -341,7 +341,7 @@ def test_a_rescaling_model_is_told_what_it_is_not_for(capsys):
     save("a.png")
     assert cli.execute("downscale", ["a.png", "-o", "lr.png", "--model", "rescale-x4-compact"]) == 0
     better = "lr.png: rescale-x4-compact made it, and restores it better than"
-    for model in ("rescale-x4-compact", "rescale-x4-compact-2", "sr-x4-compact-2"):
+    for model in ("rescale-x4-compact", "rescale-x4-compact-3", "sr-x4-compact-2"):
         capsys.readouterr()
         assert cli.execute("upscale", ["lr.png", "-o", f"{model}.png", "--model", model]) == 0
         assert (f"{better} {model}" in capsys.readouterr().err) == (model != "rescale-x4-compact")

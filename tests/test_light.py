@@ -23,7 +23,7 @@ from tests.tiny import photograph
 
 ort = pytest.importorskip("onnxruntime", reason="needs the extra [export]")
 
-WITH_FILES = ["rescale-x4-compact-2", "sr-x4-compact-2"]
+WITH_FILES = ["rescale-x4-compact-3", "sr-x4-compact-2"]
 """The defaults of the commands."""
 NO_TENSORFLOW = """
 import sys

@@ -119,9 +119,9 @@ def test_the_model_is_an_input(folder, model, capsys):
 
 
 def test_all_files_of_a_shipped_or_exported_model_are_inputs(folder, capsys):
-    for file in shipped_model("rescale-x4-compact-2").iterdir():
+    for file in shipped_model("rescale-x4-compact-3").iterdir():
         before = file.read_bytes()
-        arguments = ["--model", "rescale-x4-compact-2", "--hr", "hr", "--output", str(file), "--overwrite"]
+        arguments = ["--model", "rescale-x4-compact-3", "--hr", "hr", "--output", str(file), "--overwrite"]
         assert cli.execute("evaluate", arguments) == 2
         assert f"{file} is an input and would be overwritten" in capsys.readouterr().err
         assert file.read_bytes() == before

@@ -148,7 +148,7 @@ def test_a_served_graph_reads_a_file_as_the_command_does_or_refuses_it(folder, f
         assert why in refused[name]
 
 
-@pytest.mark.parametrize("model", ["bicubic", "sr-x4-compact", "rescale-x4-compact-2"])
+@pytest.mark.parametrize("model", ["bicubic", "sr-x4-compact", "rescale-x4-compact-3"])
 def test_hidden_colours_stay_hidden_and_gray_stays_gray(folder, files, model, tmp_path):
     scaler = Scaler(open_runtime(model))
     small, large = tmp_path / "small.png", tmp_path / "large.png"
@@ -166,7 +166,7 @@ def test_hidden_colours_stay_hidden_and_gray_stays_gray(folder, files, model, tm
             if expected["expect"] == "visible colour":
                 off = np.abs(visible[:, :3] - expected["colour"]).max(axis=1) * visible[:, 3] / 255
                 assert off.max() <= expected["within"], (name, path.name)
-            else:
+            elif path == large:  # the LR image of a gray picture may be tinted: tests/test_shipped.py
                 assert np.ptp(visible[:, :3], axis=1).max() <= 1, (name, path.name)
         seen += 1
     assert seen > 20

@@ -18,7 +18,7 @@ from hcflow_tf.support import cli
 from hcflow_tf.weights.store import load_model
 from tests.tiny import tiny_model
 
-RESCALING = "rescale-x4-compact-2"
+RESCALING = "rescale-x4-compact-3"
 
 
 @pytest.fixture(scope="module")

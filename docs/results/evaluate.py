@@ -40,9 +40,9 @@ TABLES: dict[str, tuple[str, tuple[Row, ...]]] = {
         (
             Row("bicubic down, bicubic up", BICUBIC, "bicubic"),
             Row(
-                "`rescale-x4-compact-2`, 0.54M weights",
-                "`hcflow evaluate --model rescale-x4-compact-2 --hr SET/HR`",
-                "rescale-x4-compact-2",
+                "`rescale-x4-compact-3`, 0.54M weights",
+                "`hcflow evaluate --model rescale-x4-compact-3 --hr SET/HR`",
+                "rescale-x4-compact-3",
                 with_lr=False,
             ),
             Row(

@@ -16,7 +16,7 @@ DIRECTORY = pathlib.Path(__file__).parent / "shipped_models"
 ABOUT_FILE = "about.json"
 """Version of the model, and the SHA-256 of its files."""
 
-DEFAULT_MODEL = {"upscale": "sr-x4-compact-2", "downscale": "rescale-x4-compact-2"}
+DEFAULT_MODEL = {"upscale": "sr-x4-compact-2", "downscale": "rescale-x4-compact-3"}
 """What `hcflow upscale` and `hcflow downscale` take without --model."""
 
 
