@@ -16,8 +16,8 @@ class Refinement:
 
     An encoder gives every image the LR image that was best on average in training. Here one image has its own: minimised is
     |decode(x, 0) - hr|^2 + scale^2 |x - bicubic|^2 over 8-bit images x, so that an error counts by the area that it covers;
-    the gradient is taken as if rounding were the identity. Where hr is 0 or 1, what is decoded may lie beyond, since it is clipped in
-    the end.
+    the gradient is taken as if rounding were the identity. Where hr is 0 or 1, what is decoded may lie beyond: in the end it is
+    clipped.
     """
 
     def __init__(self, model: FlowModel):
