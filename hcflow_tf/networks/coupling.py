@@ -63,10 +63,10 @@ class FCN(Part, keras.layers.Layer):
         super().__init__(**kwargs)
         dtype = self.dtype_policy
         self.passed, self.condition, self.border = passed, condition, border
-        without_bias = {"use_bias": False, "initializer": small_xavier(), "border": border, "dtype": dtype}
-        self.conv_1 = Conv(passed + condition, width, name="conv_1", **without_bias)
+        options = {"use_bias": False, "border": border, "dtype": dtype}
+        self.conv_1 = Conv(passed + condition, width, initializer=small_xavier(), name="conv_1", **options)
         self.actnorm_1 = ActNorm(width, name="actnorm_1", dtype=dtype)
-        self.conv_2 = Conv(width, width, 1, name="conv_2", **without_bias)
+        self.conv_2 = Conv(width, width, 1, initializer=small_xavier(), name="conv_2", **options)
         self.actnorm_2 = ActNorm(width, name="actnorm_2", dtype=dtype)
         self.conv_3 = ScaledConv(width, outputs, raw_factor=raw_factor, border=border, name="conv_3", dtype=dtype)
 
