@@ -111,9 +111,11 @@ def _run_on_images(args: argparse.Namespace) -> int:
     from hcflow_tf.support.errors import UsageError
     from hcflow_tf.support.files import check_targets, write_atomically
 
-    for option in ("temperature", "samples", "seed", "save_images", "tile", "no_guard", "no_likelihood", "refine"):
-        if getattr(args, option) not in (None, False):
+    for option in ("temperature", "samples", "seed", "save_images", "tile", "no_guard", "no_likelihood"):
+        if getattr(args, option) is not None and getattr(args, option) is not False:
             raise UsageError(f"--{option.replace('_', '-')} is for --model; --images has one image per HR image, made already")
+    if args.refine:
+        raise UsageError("--refine is for --model; the images of --images are made already")
     if args.runtime != "auto" or args.precision != "float32":
         raise UsageError("--runtime and --precision are for --model; the images of --images are made already")
     scale = args.scale or 4

@@ -131,6 +131,9 @@ def test_images_of_another_program_are_made_already(tmp_path, capsys):
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
     assert cli.execute("evaluate", ["--images", str(tmp_path), "--hr", str(tmp_path), "--refine", "3"]) == 2
     assert "--refine is for --model" in capsys.readouterr().err
+    for option in ("--seed", "--tile"):  # 0 is a value too
+        assert cli.execute("evaluate", ["--images", str(tmp_path), "--hr", str(tmp_path), option, "0"]) == 2
+        assert f"{option} is for --model" in capsys.readouterr().err
 
 
 def test_a_tile_at_a_time_is_nearly_as_good(cat):

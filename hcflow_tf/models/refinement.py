@@ -64,4 +64,5 @@ class Refinement:
 
 
 def _to_8_bits(image: np.ndarray) -> np.ndarray:
+    """Rounded, still float: what is not finite stays so, and is told by who asked."""
     return (np.round(np.clip(image, 0.0, 1.0) * 255.0) / 255.0).astype(np.float32)
