@@ -12,7 +12,7 @@ from hcflow_tf.bijectors import FlowBijector
 from hcflow_tf.bijectors.base import check_image, run_network, sum_per_image
 from hcflow_tf.models import hcflow
 from hcflow_tf.models.folded import InferenceModel
-from hcflow_tf.networks.layers import Conv, convolve
+from hcflow_tf.networks.layers import Conv
 from hcflow_tf.networks.part import Part
 
 
@@ -40,11 +40,13 @@ class ScaleCoupling(FlowBijector):
 
 # 2. Its network: what owns the weights, and the function over them.
 class OneConvolution(Part, keras.layers.Layer):
-    function = staticmethod(convolve)
-
-    def __init__(self, channels, width, **kwargs):
+    def __init__(self, channels, width, *, border=None, **kwargs):
         super().__init__(**kwargs)
-        self.conv = Conv(channels // 2, channels // 2, dtype=self.dtype_policy, name="conv")
+        self.conv = Conv(channels // 2, channels // 2, border=border, dtype=self.dtype_policy, name="conv")
+
+    @property
+    def function(self):
+        return self.conv.function
 
     def build(self, input_shape=None):
         self.conv.build(None)
@@ -53,13 +55,13 @@ class OneConvolution(Part, keras.layers.Layer):
         return self.conv.effective(value)
 
 
-@pytest.fixture
-def model(monkeypatch) -> hcflow.HCFlow:
+@pytest.fixture(params=["zeros", "replicate"])
+def model(request, monkeypatch) -> hcflow.HCFlow:
     # 3. One line of the assembly.
     kind = hcflow.CouplingKind(OneConvolution, lambda network, log_scale: ScaleCoupling(network))
     monkeypatch.setattr(hcflow, "coupling_kind", lambda config, index: kind)
     keras.utils.set_random_seed(0)
-    return hcflow.HCFlow(tiny_config("super_resolution", 2), dtype="float64")
+    return hcflow.HCFlow(tiny_config("super_resolution", 2, padding=request.param), dtype="float64")
 
 
 def test_a_new_coupling_works_everywhere(model):
