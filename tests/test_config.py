@@ -182,15 +182,6 @@ def test_overrides_reach_every_level():
             "data.crop_size: the discriminator takes crops divisible by 32, got 72; the recipes' is 160 (ESRGAN: 128)",
         ),
         (
-            "training: {start_from: a, batch_size: 1}\nlosses: {adversarial: 1}\ndata: {crop_size: 32}",
-            "data.crop_size: the discriminator normalises over the batch, and of one crop of 32 a single value is left, "
-            "which teaches it nothing; take larger crops or batches",
-        ),
-        (
-            "losses: {vgg_weights: vgg19.pth, perceptual_features: efficientnet_lite0}",
-            "losses.vgg_weights: perceptual_features efficientnet_lite0 does not read it; set it to null",
-        ),
-        (
             "training: {start_from: a, steps: 1500}\nlosses: {adversarial: 1}",
             "optimizer.discriminator_warmup_steps: 1500 is not below training.steps 1500, the model itself would not be trained",
         ),

@@ -9,10 +9,10 @@ from tiny import photograph, tiny_model
 
 from hcflow_tf.inference.scaling import Scaler
 from hcflow_tf.runtimes import export_frame
-from hcflow_tf.runtimes.exported import encoder_path
 from hcflow_tf.runtimes.onnx import OnnxRuntime
 from hcflow_tf.runtimes.open import open_runtime
 from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.support.files import encoder_path
 from hcflow_tf.weights.store import save_model
 
 TOLERANCE = 1e-4

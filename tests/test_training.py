@@ -250,6 +250,36 @@ def test_what_a_config_names_is_looked_for_before_anything_is_written(tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+IN_VAIN = [
+    (["data.degradation={share: 0.5, blur: 1}"], "data.degradation: the likelihood keeps the clean LR image, and no other loss"),
+    (
+        [
+            "training.start_from=sr-x4-compact",
+            "losses.adversarial=1",
+            "data.crop_size=32",
+            "training.batch_size=1",
+            "optimizer.discriminator_warmup_steps=1",
+        ],
+        "data.crop_size: the discriminator normalises over the batch, and of one crop of 32 a single value is left",
+    ),
+    (
+        ["losses.vgg_weights=vgg.h5", "losses.perceptual_features=efficientnet_lite0"],
+        "losses.vgg_weights: perceptual_features efficientnet_lite0 does not read it",
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), IN_VAIN)
+def test_what_would_do_nothing_is_not_begun_but_read(tmp_path, photos, settings, message):
+    """Earlier releases trained it, and their models and runs are to stay readable."""
+    config = make_config(*photos, *settings)
+    with pytest.raises(UsageError, match=message):
+        train(config, tmp_path / "run", devices="cpu")
+    assert not (tmp_path / "run").exists()
+    save_model(HCFlow(config.model), tmp_path / "run", config)
+    load_model(tmp_path / "run")
+
+
 def test_how_to_go_on_can_be_pasted(tmp_path, photos):
     train(make_config(*photos, "training.steps=1"), tmp_path / "run", devices="cpu")
     with pytest.raises(UsageError, match="or go on as it began with") as caught:

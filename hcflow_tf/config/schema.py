@@ -207,6 +207,19 @@ class Config(Section):
             raise ValueError(problem)
         return self
 
+    def in_vain(self) -> Iterator[str]:
+        """What would do nothing, and a new run is not begun with; earlier releases did, and their runs are still read."""
+        data, losses = self.data, self.losses
+        if data.degradation.share and not (losses.pixel or losses.perceptual or losses.lpips or losses.adversarial):
+            yield "data.degradation: the likelihood keeps the clean LR image, and no other loss is on; set share to 0"
+        if losses.adversarial and self.training.batch_size * (data.crop_size // 32) ** 2 == 1:
+            yield (
+                "data.crop_size: the discriminator normalises over the batch, and of one crop of 32 a single value is left, "
+                "which teaches it nothing; take larger crops or batches"
+            )
+        if losses.vgg_weights and losses.perceptual_features != "vgg19":
+            yield f"losses.vgg_weights: perceptual_features {losses.perceptual_features} does not read it; set it to null"
+
     def _data_problems(self) -> Iterator[str]:
         data, multiple = self.data, self.model.hr_multiple
         if data.crop_size % multiple:
@@ -221,9 +234,6 @@ class Config(Section):
             yield "data.degradation: share is above 0, but blur, noise and jpeg are all off"
         if degradation.jpeg and degradation.jpeg[0] > degradation.jpeg[1]:
             yield f"data.degradation.jpeg: expected the worst quality first, got {list(degradation.jpeg)}"
-        losses = self.losses
-        if degradation.share and not (losses.pixel or losses.perceptual or losses.lpips or losses.adversarial):
-            yield "data.degradation: the likelihood keeps the clean LR image, and no other loss is on; set share to 0"
         if data.sample_photographs and (data.train.hr or data.validation.hr):
             yield "data.sample_photographs: give either this or folders, not both"
 
@@ -246,13 +256,6 @@ class Config(Section):
                 f"data.crop_size: the discriminator takes crops divisible by 32, got {self.data.crop_size}; "
                 "the recipes' is 160 (ESRGAN: 128)"
             )
-        if losses.adversarial and self.training.batch_size * (self.data.crop_size // 32) ** 2 == 1:
-            yield (
-                "data.crop_size: the discriminator normalises over the batch, and of one crop of 32 a single value is left, "
-                "which teaches it nothing; take larger crops or batches"
-            )
-        if losses.vgg_weights and losses.perceptual_features != "vgg19":
-            yield f"losses.vgg_weights: perceptual_features {losses.perceptual_features} does not read it; set it to null"
         if losses.lpips and self.data.crop_size < 31:
             yield f"data.crop_size: LPIPS takes crops of 31 x 31 or larger, got {self.data.crop_size}"
 

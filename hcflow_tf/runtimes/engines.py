@@ -26,11 +26,10 @@ from typing import Any
 import numpy as np
 
 from hcflow_tf import __version__
-from hcflow_tf.runtimes.exported import encoder_path
 from hcflow_tf.runtimes.keras import KerasRuntime
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError, UsageError, complain
-from hcflow_tf.support.files import cache_folder, write_atomically
+from hcflow_tf.support.files import cache_folder, encoder_path, write_atomically
 from hcflow_tf.support.latents import Latent, latent_shapes
 from hcflow_tf.support.quiet import held_back_stderr, start_tensorflow
 from hcflow_tf.weights.store import CONFIG_FILE, GUARD_FILE, WEIGHTS_FILE, find_model

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hcflow_tf import load_model
-from hcflow_tf.runtimes.exported import encoder_path
 from hcflow_tf.support import files
 from hcflow_tf.support.errors import HCFlowError, UsageError
+from hcflow_tf.support.files import encoder_path
 from hcflow_tf.support.quiet import start_tensorflow
 from hcflow_tf.weights.store import model_files, read_system
 

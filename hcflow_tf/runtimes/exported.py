@@ -1,8 +1,7 @@
-"""What the runtimes of exported files share: the names of inputs and outputs, and where the encoder lies."""
+"""What the runtimes of exported files share: the names of inputs and outputs."""
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,11 +29,6 @@ def stated_latents(channels: Sequence[int], divisors: Sequence[int] | None) -> t
     if divisors is None:
         return halving_latents(channels)
     return tuple(Latent(int(count), int(divisor)) for count, divisor in zip(channels, divisors, strict=True))
-
-
-def encoder_path(path: pathlib.Path) -> pathlib.Path:
-    """Where the encoder of a rescaling model lies: NAME_encoder.EXT beside NAME.EXT."""
-    return path.with_name(f"{path.stem}_encoder{path.suffix}")
 
 
 def decoder_inputs(lr: np.ndarray, latents: Sequence[np.ndarray]) -> dict[str, np.ndarray]:

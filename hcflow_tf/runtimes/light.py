@@ -16,10 +16,10 @@ from collections.abc import Iterable
 
 from hcflow_tf.images.images import ImageError, read_header
 from hcflow_tf.runtimes.engines import EngineRuntime, Facts
-from hcflow_tf.runtimes.exported import LR, encoder_path
+from hcflow_tf.runtimes.exported import LR
 from hcflow_tf.runtimes.onnx import OnnxRuntime
 from hcflow_tf.support.download import digest
-from hcflow_tf.support.files import write_atomically
+from hcflow_tf.support.files import encoder_path, write_atomically
 from hcflow_tf.weights.shipped import ABOUT_FILE, DIRECTORY, shipped_model
 
 FILE, KEY = "temperature_0.onnx", "temperature_0"

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from hcflow_tf.runtimes.exported import HR, LR, decoder_inputs, encoder_path, latent_names, stated_latents
+from hcflow_tf.runtimes.exported import HR, LR, decoder_inputs, latent_names, stated_latents
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.support.files import encoder_path
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hcflow_tf.runtimes.exported import HR, LR, PROBE_SIZE, decoder_inputs, encoder_path, latent_names, stated_latents
+from hcflow_tf.runtimes.exported import HR, LR, PROBE_SIZE, decoder_inputs, latent_names, stated_latents
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.support.files import encoder_path
 from hcflow_tf.support.latents import latent_shapes
 from hcflow_tf.support.quiet import held_back_stderr
 

@@ -171,3 +171,8 @@ def natural_order(path: pathlib.Path) -> tuple:
     """A sort key by name: 2.png before 10.png."""
     parts = re.split(r"([0-9]+)", path.name.casefold())
     return [int(part) if part.isdecimal() and part.isascii() else part for part in parts], path.name
+
+
+def encoder_path(path: pathlib.Path) -> pathlib.Path:
+    """Where the encoder of an exported rescaling model lies, whose decoder is path: NAME_encoder.EXT beside NAME.EXT."""
+    return path.with_name(f"{path.stem}_encoder{path.suffix}")

@@ -16,7 +16,7 @@ import tensorflow as tf
 from hcflow_tf.config import Config, SystemConfig, load_config
 from hcflow_tf.data.dataset import TrainingData, validation_pairs
 from hcflow_tf.models.trained_model import TrainedModel
-from hcflow_tf.support.errors import HCFlowError
+from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.files import is_file
 from hcflow_tf.training.checkpoint import Checkpoints, State
 from hcflow_tf.training.growth import grow, obstacles
@@ -63,7 +63,11 @@ def train(config: Config, run_dir: pathlib.Path, *, resume: str = "auto", device
     Raises:
       HCFlowError: bad input, a full disk, a lost worker, or gradients that stay non-finite; what was saved is kept.
     """
-    _check_files(config, resuming=bool(Checkpoints(run_dir / "checkpoints")))
+    resuming = bool(Checkpoints(run_dir / "checkpoints"))
+    if not resuming:
+        for problem in config.in_vain():
+            raise UsageError(problem)
+    _check_files(config, resuming=resuming)
     strategy = make_strategy(devices)
     check_batch_size(config.training.batch_size, strategy)
     run = RunDirectory(run_dir, config, resume=resume, writes=is_chief(strategy))

@@ -15,7 +15,7 @@ import numpy as np
 
 from hcflow_tf.config import Config, SystemConfig, dump_config, load_config
 from hcflow_tf.support.errors import HCFlowError, UsageError
-from hcflow_tf.support.files import atomic_path, check_regular, expand_user, is_file, read_file, write_atomically
+from hcflow_tf.support.files import atomic_path, check_regular, encoder_path, expand_user, is_file, read_file, write_atomically
 from hcflow_tf.support.quiet import start_tensorflow
 from hcflow_tf.weights.shipped import DIRECTORY, list_models, shipped_model
 
@@ -118,7 +118,7 @@ def model_files(model: str | os.PathLike) -> list[pathlib.Path]:
     path = expand_user(model)
     files = [path, path / CONFIG_FILE, path / WEIGHTS_FILE, path / GUARD_FILE, path / "saved_model.pb"]
     if path.suffix:
-        files.append(path.with_name(f"{path.stem}_encoder{path.suffix}"))
+        files.append(encoder_path(path))
     if str(model) in list_models():
         files += (DIRECTORY / model).iterdir()
     return files
