@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     work.run(pairs, lambda pair: pair.hr.name, evaluate)
     if images:
         report = evaluation.report(args.model, scaler.scale, images) | ({"failed": work.failed} if work.failed else {})
-        report |= {"refine": args.refine} if args.refine else {}
+        report["settings"] = _settings(args, scaler.runtime)
         if args.output:
             write_atomically(args.output, (json.dumps(report, indent=2) + "\n").encode())
         _print_table(report, args.hr)
@@ -134,12 +134,29 @@ def _run_on_images(args: argparse.Namespace) -> int:
     work.run(outputs, lambda output: output.sr.name, measure)
     if images:
         report = output_report(args.images, scale, images) | ({"failed": work.failed} if work.failed else {})
+        report["settings"] = {"hr": args.hr, "lr": args.lr}
         if args.output:
             write_atomically(args.output, (json.dumps(report, indent=2) + "\n").encode())
         print(f"{args.images} x{scale}, {len(images)} images against {args.hr}")
         print(metrics_table({"mean": report["mean"]}, label=""))
         _print_counts(list(images.values()), "")
     return work.exit_code
+
+
+def _settings(args: argparse.Namespace, runtime) -> dict[str, object]:
+    """What the figures depend on beside the model and the images."""
+    return {
+        "hr": args.hr,
+        "lr": args.lr or "MATLAB's bicubic",
+        "decodes_its_own_lr": runtime.makes_lr,
+        "samples": args.samples,
+        "seed": args.seed,
+        "tile": args.tile,
+        "guard": not args.no_guard,
+        "runtime": args.runtime,
+        "precision": args.precision,
+        "refine": args.refine,
+    }
 
 
 def _evaluate(
@@ -237,7 +254,7 @@ def _check_outputs(args: argparse.Namespace, pairs: list, temperatures: list[flo
 def _print_table(report: dict, folder: str) -> None:
     from hcflow_tf.metrics.table import metrics_table
 
-    refined = f", {report['refine']} steps of refinement" if "refine" in report else ""
+    refined = f", {steps} steps of refinement" if (steps := report["settings"]["refine"]) else ""
     print(f"{report['model']} x{report['scale']}{refined}, mean of {len(report['images'])} images in {folder}")
     print(metrics_table(report["mean"]["temperature"], label="temperature"))
     for temperature in report["mean"]["temperature"]:

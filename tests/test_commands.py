@@ -63,6 +63,10 @@ def test_evaluate_bicubic(folders, capsys):
     arguments = ["--model", "bicubic", "--hr", "hr", "--lr", "lr", "--output", "out/report.json", "--save-images", "sr"]
     assert cli.execute("evaluate", arguments) == 0
     report = json.loads(pathlib.Path("out/report.json").read_text())
+    assert report["settings"] == {
+        "hr": "hr", "lr": "lr", "decodes_its_own_lr": False, "samples": 1, "seed": 0, "tile": None, "guard": True,
+        "runtime": "auto", "precision": "float32", "refine": 0,
+    }  # fmt: skip
     assert (report["model"], report["scale"]) == ("bicubic", 4)
     assert list(report["images"]) == ["0.png", "1.png", "2.png"]
     expected = {}

@@ -100,7 +100,7 @@ def test_commands(cat, tmp_path, monkeypatch, capsys):
         arguments = ["--model", RESCALING, "--hr", "hr", "--output", f"{steps}.json", "--metrics", "psnr"]
         assert cli.execute("evaluate", [*arguments, *option]) == 0
         report = json.loads((tmp_path / f"{steps}.json").read_text())
-        assert report.get("refine", 0) == int(steps)
+        assert report["settings"]["refine"] == int(steps)
         restored = np.asarray(Image.open(f"{steps}_hr.png"))[4:-4, 4:-4] / 255
         figures[steps] = psnr(restored, hr[4:-4, 4:-4] / 255)
         assert report["mean"]["psnr_rgb"] == pytest.approx(figures[steps], abs=0.02)

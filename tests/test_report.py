@@ -44,6 +44,7 @@ def test_images_are_matched_and_measured(folders, capsys):
     assert evaluate("--lr", "lr", "--output", "report.json", "--metrics", "psnr", "brisque") == 0
     report = json.loads(pathlib.Path("report.json").read_text())
     assert report["model"] == "sr"
+    assert report["settings"] == {"hr": "hr", "lr": "lr"}
     assert report["metrics_version"] == VERSION
     assert list(report["images"]) == ["a.png", "a_b.png", "c.png"]
     for name, output in (("a.png", "A_x2_net.png"), ("a_b.png", "a_b.png"), ("c.png", "cx2.png")):
