@@ -41,7 +41,7 @@ lint: install
 	$(VENV)/bin/mypy
 
 test: lint
-	$(VENV)/bin/python -m pytest -n 2
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 test-slow: install
 	$(VENV)/bin/python -m pytest -m slow

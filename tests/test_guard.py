@@ -120,7 +120,7 @@ def test_caps_are_the_quantile_of_what_the_photographs_need():
     np.testing.assert_allclose(caps[1], np.quantile(seen[-1].reshape(-1, 21), 0.99, axis=0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+@pytest.mark.parametrize("kind", ["onnx", pytest.param("tflite", marks=pytest.mark.slow)])
 def test_exports_carry_the_guard(shipped, kind, tmp_path):
     from exports import export
 

@@ -91,14 +91,17 @@ def plain_gradients(task: str, loss, dtype: str) -> list[np.ndarray]:
     return gradients(model_of(task, dtype=dtype), loss)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), pytest.param("float32", 1e-5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("task", "loss"), LOSSES)
 def test_gradients_are_those_of_the_plain_model(task, loss, dtype, tolerance):
     actual = gradients(model_of(task, dtype=dtype, recompute=True), loss)
     assert_equal(actual, plain_gradients(task, loss, dtype), tolerance)
 
 
-@pytest.mark.parametrize("options", [{"compiled": False}, {"jit_compile": True}], ids=["eager", "xla"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param({"compiled": False}, id="eager"), pytest.param({"jit_compile": True}, id="xla", marks=pytest.mark.slow)],
+)
 def test_gradients_eager_and_compiled_by_xla(options):
     actual = gradients(model_of("super_resolution", dtype="float64", recompute=True), nll, **options)
     assert_equal(actual, plain_gradients("super_resolution", nll, "float64"), 1e-9)

@@ -32,6 +32,12 @@ def model():
     return InferenceModel(load_model(RESCALING))
 
 
+@pytest.fixture(scope="module")
+def refinement(model):
+    """Its graph, which takes most of the time, is made once."""
+    return Refinement(model)
+
+
 def objective(model, lr, hr, bicubic) -> float:
     restored = np.clip(model.decode(lr), 0, 1)
     return 0.5 * np.sum((restored - hr) ** 2) + 0.5 * model.scale**2 * np.sum((lr - bicubic) ** 2)
@@ -45,22 +51,22 @@ def to_8_bits(image):
     return (np.round(np.clip(image, 0, 1) * 255) / 255).astype(np.float32)
 
 
-def test_a_photograph_is_restored_better(model, cat):
+def test_a_photograph_is_restored_better(model, refinement, cat):
     hr, bicubic = cat[None], imresize(cat, 1 / 4).astype(np.float32)[None]
     encoded = np.asarray(model.downscale(hr))
-    refined = Refinement(model)(hr, encoded, bicubic, 6)
+    refined = refinement(hr, encoded, bicubic, 6)
     np.testing.assert_array_equal(refined, to_8_bits(refined))
     before, after = (psnr(np.clip(model.decode(lr), 0, 1), hr) for lr in (to_8_bits(encoded), refined))
     assert after >= before + 0.5
     assert psnr(refined, bicubic) >= psnr(to_8_bits(encoded), bicubic)
 
 
-def test_no_step_makes_it_worse(model, cat, monkeypatch):
+def test_no_step_makes_it_worse(model, refinement, cat, monkeypatch):
     """Not even at a rate at which the descent diverges."""
     hr, bicubic = cat[None], imresize(cat, 1 / 4).astype(np.float32)[None]
     encoded = to_8_bits(model.downscale(hr))
     monkeypatch.setattr("hcflow_tf.models.refinement.RATE", 100 * RATE)
-    values = [objective(model, Refinement(model)(hr, encoded, bicubic, steps), hr, bicubic) for steps in (0, 1, 3, 8)]
+    values = [objective(model, refinement(hr, encoded, bicubic, steps), hr, bicubic) for steps in (0, 1, 3, 8)]
     assert values == sorted(values, reverse=True)
     np.testing.assert_allclose(values[0], objective(model, encoded, hr, bicubic), rtol=1e-6)
     assert values[-1] < values[0]
@@ -77,12 +83,12 @@ def test_gradient_is_that_of_the_objective(cat):
     np.testing.assert_allclose((above - below) / 2e-6, tf.reduce_sum(gradient * direction), rtol=1e-5)
 
 
-def test_values_beyond_black_and_white_are_no_error(model):
+def test_values_beyond_black_and_white_are_no_error(model, refinement):
     """They are clipped in the end."""
     lr = np.full((1, 6, 6, 3), 1.0, np.float32)
     decoded = model.decode(lr).numpy()
     for hr, beyond in ((np.ones_like(decoded), decoded > 1), (np.zeros_like(decoded), decoded < 0)):
-        value, _ = Refinement(model)._value_and_gradient(tf.constant(lr), tf.constant(hr), tf.constant(lr))
+        value, _ = refinement._compiled(tf.constant(lr), tf.constant(hr), tf.constant(lr))
         np.testing.assert_allclose(value, 0.5 * np.sum(np.where(beyond, 0, decoded - hr) ** 2), rtol=1e-4)
 
 

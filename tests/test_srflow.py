@@ -257,7 +257,7 @@ def test_the_guard_caps_the_channels_that_are_split_off(directory):
 
 
 @pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("recompute", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_starts_from_an_rrdb_model_that_is_frozen_at_first(tmp_path, monkeypatch, recompute, capsys):
     monkeypatch.chdir(tmp_path)
     for number in range(2):

@@ -239,8 +239,18 @@ def test_info(directories, system, capsys):
     assert ("the encoder's LR image" in out) == TINY[system].makes_lr
 
 
-@every
-@pytest.mark.parametrize("kind", ["tflite", "onnx", "saved_model"])
+OF_TEST_SRFLOW = (("tflite", "srflow"), ("saved_model", "srflow"))
+"""What tests/test_srflow.py exports, too."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "system"),
+    [
+        pytest.param(kind, system, marks=pytest.mark.slow if (kind, system) in OF_TEST_SRFLOW else ())
+        for kind in ("tflite", "onnx", "saved_model")
+        for system in TINY
+    ],
+)
 def test_exports(directories, tmp_path, system, kind):
     path = tmp_path / ("served" if kind == "saved_model" else f"m.{kind}")
     options = ["--dynamic"] if kind == "tflite" else []

@@ -45,7 +45,7 @@ def test_loss_falls(overrides):
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("option", ["training.xla=true", "training.recompute=true"])
+@pytest.mark.parametrize("option", [pytest.param("training.xla=true", marks=pytest.mark.slow), "training.recompute=true"])
 def test_options_that_change_only_cost(option):
     plain, weights_plain, _ = run_steps(make_config(), steps=2)
     other, weights_other, _ = run_steps(make_config(option), steps=2)
