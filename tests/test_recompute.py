@@ -237,7 +237,7 @@ def test_benchmark_finds_less_memory_and_equal_gradients(tmp_path):
     extractor = ["model.rrdb_blocks=[1,1]", "model.rrdb_features=16", "model.rrdb_growth=8"]
     command = [sys.executable, "benchmarks/training_step.py", "--config", "configs/sr_x4.yaml", "--set", *steps, *extractor]
     output = tmp_path / "memory.json"
-    subprocess.run([*command, "--batch=4", "--rounds=1", f"--output={output}"], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run([*command, "--batch=12", "--rounds=1", f"--output={output}"], cwd=ROOT, check=True, capture_output=True)
     recompute = json.loads(output.read_text())["settings"]["recompute"]
     assert recompute["memory_ratio"] < 0.6
     assert recompute["largest_weight_difference"] < 1e-5
