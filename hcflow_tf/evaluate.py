@@ -151,7 +151,7 @@ def _settings(args: argparse.Namespace, runtime) -> dict[str, object]:
         "decodes_its_own_lr": runtime.makes_lr,
         "samples": args.samples,
         "seed": args.seed,
-        "tile": args.tile,
+        "tile": "auto" if args.tile is None else args.tile,
         "guard": not args.no_guard,
         "runtime": args.runtime,
         "precision": args.precision,

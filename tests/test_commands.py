@@ -64,7 +64,7 @@ def test_evaluate_bicubic(folders, capsys):
     assert cli.execute("evaluate", arguments) == 0
     report = json.loads(pathlib.Path("out/report.json").read_text())
     assert report["settings"] == {
-        "hr": "hr", "lr": "lr", "decodes_its_own_lr": False, "samples": 1, "seed": 0, "tile": None, "guard": True,
+        "hr": "hr", "lr": "lr", "decodes_its_own_lr": False, "samples": 1, "seed": 0, "tile": "auto", "guard": True,
         "runtime": "auto", "precision": "float32", "refine": 0,
     }  # fmt: skip
     assert (report["model"], report["scale"]) == ("bicubic", 4)

@@ -68,6 +68,9 @@ def test_a_new_coupling_works_everywhere(model):
     assert "level_1/main_step_1/network/conv/kernel" in model.named_weights()
     hr = np.random.default_rng(0).random((2, 4, 4, 3))
     model.initialise_actnorm(hr)
+    lr, latents = model.encode(np.full((1, 8, 8, 3), 0.3))  # flat to its border, if the network takes the border it is handed
+    unevenness = max(np.ptp(part, axis=(1, 2)).max() for part in (lr, *latents))
+    assert (unevenness < 1e-10) == model.config.repeats_border
     lr, latents = model.encode(hr)
     np.testing.assert_allclose(model.decode(lr, latents), hr, atol=1e-10)
     np.testing.assert_allclose(InferenceModel(model).decode(lr, latents), hr, atol=1e-10)

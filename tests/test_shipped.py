@@ -114,7 +114,7 @@ def test_gray_pictures_keep_what_restores_them(tmp_path, monkeypatch):
         assert 10 * np.log10(255**2 / np.mean((restored[..., 0] - np.asarray(gray)) ** 2)) >= 30  # 28.1 without the tint
 
 
-@pytest.mark.parametrize(("name", "gain"), [("rescale-x4-compact-3", 2.7), ("sr-x4-compact-2", 0.8)])
+@pytest.mark.parametrize(("name", "gain"), [("rescale-x4-compact", 2.7), ("rescale-x4-compact-3", 2.7), ("sr-x4-compact-2", 0.8)])
 def test_they_beat_bicubic_on_a_photograph_that_they_have_not_seen(name, gain, tmp_path):
     coffee = next(file for file in held_out_photographs() if file.stem == "coffee")
     shutil.copy(coffee, tmp_path)
@@ -138,7 +138,7 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.parametrize("dataset", ["Set5", pytest.param("Set14", marks=SLOW), pytest.param("BSD100", marks=SLOW)])
-@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW if name in OTHERS else ()) for name in MODELS if MODELS[name][2]])
+@pytest.mark.parametrize("name", [name for name in MODELS if MODELS[name][2]])
 def test_they_are_as_good_as_promised(name, dataset, shared, tmp_path):
     report = tmp_path / "report.json"
     folder = shared / f"data/eval/{dataset}/x4"

@@ -20,6 +20,7 @@ from hcflow_tf.models.hcflow import HCFlow
 from hcflow_tf.support import state_dict
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.training import loop
+from hcflow_tf.training.checkpoint import Checkpoints
 from hcflow_tf.training.growth import grow, obstacles
 from hcflow_tf.training.loop import train
 from hcflow_tf.training.step import decay, update_terms
@@ -278,6 +279,15 @@ def test_what_would_do_nothing_is_not_begun_but_read(tmp_path, photos, settings,
     assert not (tmp_path / "run").exists()
     save_model(HCFlow(config.model), tmp_path / "run", config)
     load_model(tmp_path / "run")
+
+
+def test_a_run_that_an_earlier_release_began_in_vain_goes_on(tmp_path, photos, monkeypatch):
+    settings = [*photos, *IN_VAIN[0][0]]
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Config, "in_vain", lambda self: ())
+        train(make_config(*settings, "training.steps=1"), tmp_path / "run", devices="cpu")
+    assert train(make_config(*settings, "training.steps=2"), tmp_path / "run", devices="cpu") == 0
+    assert Checkpoints(tmp_path / "run/checkpoints").newest_step == 2
 
 
 def test_how_to_go_on_can_be_pasted(tmp_path, photos):

@@ -15,7 +15,6 @@ import numpy as np
 from hcflow_tf import load_model
 from hcflow_tf.support import files
 from hcflow_tf.support.errors import HCFlowError, UsageError
-from hcflow_tf.support.files import encoder_path
 from hcflow_tf.support.quiet import start_tensorflow
 from hcflow_tf.weights.store import model_files, read_system
 
@@ -92,7 +91,7 @@ def decoder_files(args: argparse.Namespace) -> list[pathlib.Path]:
       HCFlowError: there is no such model.
       UsageError: writing them would destroy something, or another model's encoder would be taken for this one's.
     """
-    encoder = encoder_path(args.output)
+    encoder = files.encoder_path(args.output)
     targets = [args.output, encoder] if read_system(args.model).makes_lr else [args.output]
     files.check_targets(targets, inputs=model_files(args.model), overwrite=args.overwrite, option="--output")
     if encoder not in targets and os.path.lexists(encoder):
