@@ -22,7 +22,7 @@ from hcflow_tf.config import save_config
 from hcflow_tf.images.images import write_image
 from hcflow_tf.support.errors import HCFlowError
 from hcflow_tf.training.checkpoint import FORMAT_VERSION, Checkpoints
-from hcflow_tf.training.flat_adam import FlatAdam
+from hcflow_tf.training.flat_optimizer import FlatOptimizer
 from hcflow_tf.training.loop import train
 from hcflow_tf.training.step import TrainingStep
 from hcflow_tf.weights.store import load_model
@@ -320,8 +320,8 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_logged(tmp_path, photo
 
 def test_a_gradient_that_is_not_finite_is_named(monkeypatch):
     model, step = make_step(make_config())
-    gradient = FlatAdam.gradient
-    monkeypatch.setattr(FlatAdam, "gradient", lambda *args, **options: gradient(*args, **options) * np.inf)
+    gradient = FlatOptimizer.gradient
+    monkeypatch.setattr(FlatOptimizer, "gradient", lambda *args, **options: gradient(*args, **options) * np.inf)
     before = weights_of(model)
     hr, lr = batch()
     _, skipped = step(tf.constant(hr), tf.constant(lr), 0)

@@ -14,7 +14,7 @@ from hcflow_tf import losses
 from hcflow_tf.config import load_config
 from hcflow_tf.models.hcflow import HCFlow
 from hcflow_tf.support import state_dict
-from hcflow_tf.training.flat_adam import FlatAdam
+from hcflow_tf.training.flat_optimizer import FlatOptimizer
 from hcflow_tf.training.step import TrainingStep
 from hcflow_tf.training.strategy import make_strategy
 from hcflow_tf.weights import released
@@ -61,7 +61,7 @@ class RecordedStep:
         self.gradients: list[np.ndarray] = []
         noise = {"uniform": tf.zeros([]), "normal": self.latents}
         monkeypatch.setattr(TrainingStep, "_draw_noise", lambda *args: noise)
-        monkeypatch.setattr(FlatAdam, "apply", lambda optimizer, gradient, rate: self.gradients.append(gradient.numpy()))
+        monkeypatch.setattr(FlatOptimizer, "apply", lambda optimizer, gradient, rate: self.gradients.append(gradient.numpy()))
         self.step = TrainingStep(self.config, model, make_strategy("cpu"))
 
     def __call__(self) -> tuple[dict[str, float], list[np.ndarray]]:

@@ -134,8 +134,10 @@ class LossConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """Adam with a learning rate that is halved at given steps or follows a cosine, and gradient clipping."""
+    """Adam or Muon, with a learning rate that is halved at given steps or follows a cosine, and gradient clipping."""
 
+    kind: Literal["adam", "muon"] = "adam"
+    """Muon takes steps of orthogonalised momentum in convolution kernels, Adam's in all other weights and the discriminator."""
     learning_rate: PositiveFloat = 2.5e-4
     halve_at: tuple[Positive, ...] = ()
     """Steps at which the learning rate is halved, the discriminator's too."""

@@ -21,7 +21,7 @@ from hcflow_tf.networks.efficientnet import EfficientNetFeatures
 from hcflow_tf.networks.part import read_together
 from hcflow_tf.networks.vgg import VGGFeatures
 from hcflow_tf.support.latents import latent_shapes
-from hcflow_tf.training.flat_adam import FlatAdam
+from hcflow_tf.training.flat_optimizer import FlatOptimizer
 
 Losses = dict[str, tf.Tensor]
 
@@ -60,11 +60,12 @@ class TrainingStep:
         self.features: Any = None
         self.lpips: Any = None
         self.discriminator: Any = None
-        self.discriminator_optimizer: FlatAdam | None = None
+        self.discriminator_optimizer: FlatOptimizer | None = None
         with strategy.scope():
-            self.optimizer = FlatAdam(
+            self.optimizer = FlatOptimizer(
                 model,
                 rates,
+                kind=rates.kind,
                 learning_rate=rates.learning_rate,
                 strategy=strategy,
                 ema=config.training.ema,
@@ -80,8 +81,12 @@ class TrainingStep:
                 self.discriminator = discriminator(
                     model.variable_dtype, crop_size=config.data.crop_size, width=config.losses.discriminator_width
                 )
-                self.discriminator_optimizer = FlatAdam(
-                    self.discriminator, rates, learning_rate=rates.discriminator_learning_rate, strategy=strategy
+                self.discriminator_optimizer = FlatOptimizer(
+                    self.discriminator,
+                    rates,
+                    kind="adam",
+                    learning_rate=rates.discriminator_learning_rate,
+                    strategy=strategy,
                 )
         terms_of_updates = update_terms(config.losses)
         self._updates = [self._compile(terms, self._generator_losses, self.optimizer) for terms in terms_of_updates]
@@ -96,7 +101,7 @@ class TrainingStep:
             )
 
     @property
-    def optimizers(self) -> dict[str, FlatAdam]:
+    def optimizers(self) -> dict[str, FlatOptimizer]:
         """The optimisers by the name of what they train."""
         both = {"model": self.optimizer, "discriminator": self.discriminator_optimizer}
         return {name: optimizer for name, optimizer in both.items() if optimizer is not None}
@@ -135,7 +140,7 @@ class TrainingStep:
         return values, skipped
 
     def _compile(
-        self, terms: tuple[str, ...], compute_losses: Callable[..., Losses], optimizer: FlatAdam, *, frozen: bool = False
+        self, terms: tuple[str, ...], compute_losses: Callable[..., Losses], optimizer: FlatOptimizer, *, frozen: bool = False
     ) -> Callable[..., tuple[dict[str, float], list[str]]]:
         """The optimiser step for some losses: (hr, lr, given, seed, learning rate) -> (losses, those that were not finite).
 

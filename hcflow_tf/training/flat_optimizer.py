@@ -1,23 +1,26 @@
-"""Adam over all weights of a network as one vector."""
+"""An optimiser over all weights of a network as one vector."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from hcflow_tf.config import OptimizerConfig
+from hcflow_tf.training.muon import Muon
 
 MAX_LISTED = 3
 """Entries of a kind that an error names."""
 
 
-class FlatAdam:
-    """Keras's Adam on one vector that holds all trainable weights of a network.
+class FlatOptimizer:
+    """Keras's Adam, or Muon, on one vector that holds all trainable weights of a network.
 
     HCFlow has more than a thousand weights, most of them tiny. One vector needs a dozen operations per step where a
     variable each needs a dozen thousand, one all-reduce, and one clipping. A network that can is computed from the vector
@@ -33,6 +36,7 @@ class FlatAdam:
         network: keras.Model,
         config: OptimizerConfig,
         *,
+        kind: Literal["adam", "muon"],
         learning_rate: float,
         strategy: tf.distribute.Strategy,
         ema: float = 0.0,
@@ -45,6 +49,7 @@ class FlatAdam:
         Args:
           network: whose weights to train.
           config: momenta and clipping.
+          kind: Adam for all weights, or Muon for the convolution kernels.
           learning_rate: of the first step; assign `learning_rate` to change it.
           strategy: where the network lives.
           ema: decay of the moving average of the weights; 0 for none.
@@ -63,17 +68,18 @@ class FlatAdam:
         self._shapes = [tuple(variable.shape) for variable in self.variables]
         self._sizes = [math.prod(shape) for shape in self._shapes]
         self.vector = keras.Variable(np.zeros(sum(self._sizes)), dtype=self.variables[0].dtype, name="all_weights")
-        self.adam = keras.optimizers.Adam(
-            learning_rate, config.beta_1, config.beta_2, epsilon=1e-8, use_ema=ema > 0, ema_momentum=ema or 0.99
+        create = functools.partial(Muon, shapes=self._shapes) if kind == "muon" else keras.optimizers.Adam
+        self.keras_optimizer = create(
+            learning_rate, config.beta_1, config.beta_2, epsilon=1e-8, use_ema=ema > 0, ema_momentum=ema or 0.99, name="adam"
         )
-        self.adam.build([self.vector])
+        self.keras_optimizer.build([self.vector])
         self._compiled_apply = tf.function(self._apply, autograph=False)
         self.read_weights()
 
     @property
     def steps(self) -> int:
         """How many steps it took, in earlier parts of the run too."""
-        return int(self.adam.iterations.numpy())
+        return int(self.keras_optimizer.iterations.numpy())
 
     @property
     def state(self) -> dict[str, np.ndarray]:
@@ -120,7 +126,7 @@ class FlatAdam:
 
     def _vectors_and_scalars(self) -> tuple[dict[str, keras.Variable], dict[str, keras.Variable]]:
         """The variables that hold a value for each weight, by kind, and those that hold one."""
-        own = {variable.name.removeprefix("all_weights_"): variable for variable in self.adam.variables}
+        own = {variable.name.removeprefix("all_weights_"): variable for variable in self.keras_optimizer.variables}
         del own["learning_rate"]  # set in every step
         scalars = {kind: variable for kind, variable in own.items() if len(variable.shape) == 0}
         return {"weights": self.vector} | {kind: own[kind] for kind in own if kind not in scalars}, scalars
@@ -156,7 +162,7 @@ class FlatAdam:
 
     def apply(self, gradient: tf.Tensor, learning_rate: float) -> None:
         """Takes a step; `gradient` is the same on all replicas, as `Strategy.run` returned it."""
-        self.adam.learning_rate = learning_rate
+        self.keras_optimizer.learning_rate = learning_rate
         self._compiled_apply(gradient)
 
     @contextlib.contextmanager
@@ -167,7 +173,7 @@ class FlatAdam:
             yield
             return
         current = self.vector.numpy()
-        self.adam.finalize_variable_values([self.vector])
+        self.keras_optimizer.finalize_variable_values([self.vector])
         self.write_weights()
         try:
             yield
@@ -182,7 +188,7 @@ class FlatAdam:
         def step(value: tf.Tensor) -> None:
             if self._weight_decay:
                 value += self._weight_decay * tf.convert_to_tensor(self.vector)
-            self.adam.apply([value / replicas], [self.vector])
+            self.keras_optimizer.apply([value / replicas], [self.vector])
 
         self._strategy.run(step, (gradient,))
         if self._reads_variables:
