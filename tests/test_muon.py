@@ -1,4 +1,4 @@
-"""Muon: Keras's own on matrices, Adam everywhere else, and what it brings."""
+"""Muon: Keras's own on kernels, Adam everywhere else; a run of it goes on."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class FlatOptimizer:
         self.vector = keras.Variable(np.zeros(sum(self._sizes)), dtype=self.variables[0].dtype, name="all_weights")
         create = functools.partial(Muon, shapes=self._shapes) if kind == "muon" else keras.optimizers.Adam
         self.keras_optimizer = create(
-            learning_rate, config.beta_1, config.beta_2, epsilon=1e-8, use_ema=ema > 0, ema_momentum=ema or 0.99, name="adam"
+            learning_rate, config.beta_1, config.beta_2, epsilon=1e-8, use_ema=ema > 0, ema_momentum=ema or 0.99
         )
         self.keras_optimizer.build([self.vector])
         self._compiled_apply = tf.function(self._apply, autograph=False)

@@ -22,7 +22,7 @@ class Muon(keras.optimizers.Adam):
 
     A kernel of [height, width, in, out] is a matrix of height * width * in rows and `out` columns, and its step that matrix's
     momentum with all singular values moved to about 1: no direction of a layer waits for the larger ones. Biases, ActNorms and
-    1x1 matrices take Adam's steps. Keras's own Muon knows matrices alone.
+    the flow's 1x1 matrices take Adam's steps. Keras's own Muon knows matrices alone.
     """
 
     def __init__(self, *args: Any, shapes: Sequence[tuple[int, ...]], **options: Any):
@@ -56,7 +56,9 @@ class Muon(keras.optimizers.Adam):
 
 
 def orthogonalised(matrices: tf.Tensor) -> tf.Tensor:
-    """Matrices of the same singular vectors, with singular values between about 0.7 and 1.2, by Newton and Schulz's iteration.
+    """Matrices of the same singular vectors, with singular values of 0.68 to 1.2, by Newton and Schulz's iteration.
+
+    Five iterations leave those below about two thousandths of the matrix's norm smaller.
 
     Args:
       matrices: [n, rows, columns]; one of zeros stays so.
