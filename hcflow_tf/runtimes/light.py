@@ -1,8 +1,9 @@
 """Shipped models at temperature 0 without TensorFlow, whose import alone takes longer than a small picture.
 
 Beside a shipped model's weights lie ONNX files of its decoder at temperature 0 and, of a rescaling model, of its encoder's LR
-image. ONNX Runtime starts at once but takes 1.5 to 1.8 times the processor time per pixel: `hcflow upscale` and
-`downscale` take it for few pixels. TensorFlow starts only when more is asked: samples, the latents of an image, its likelihood.
+image. ONNX Runtime starts at once and takes 0.9 to 1.8 times TensorFlow's processor time per pixel (docs/performance.md):
+`hcflow upscale` and `downscale` take it unless there are many. TensorFlow starts only when more is asked: samples, the latents
+of an image, its likelihood.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from hcflow_tf.weights.shipped import ABOUT_FILE, DIRECTORY, shipped_model
 
 FILE, KEY = "temperature_0.onnx", "temperature_0"
 """The decoder, and what about.json says of it."""
-MAX_LR_PIXELS = 200_000
-"""Of all pictures together: with more, starting TensorFlow pays."""
+MAX_LR_PIXELS = 500_000
+"""Of all pictures together: with more, starting TensorFlow may pay."""
 GPU = pathlib.Path("/dev/nvidia0")
 
 
