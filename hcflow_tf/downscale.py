@@ -64,10 +64,9 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str) -> i
     from hcflow_tf.support.devices import check_on_gpu, select_device
 
     select_device(args.device)
-    hr_pixels = count_pixels((source.path for source in sources), 16 * MAX_LR_PIXELS)
-    few = args.device == "auto" and hr_pixels <= 16 * MAX_LR_PIXELS
-    pixels = hr_pixels // 16 if few else None
-    runtime = open_runtime(args.model, scale=args.scale, engine=args.runtime, pixels=pixels, refine=args.refine)
+    pixels = count_pixels((source.path for source in sources), MAX_LR_PIXELS, pixels_each=16)
+    few = pixels if args.device == "auto" and pixels.few else None
+    runtime = open_runtime(args.model, scale=args.scale, engine=args.runtime, pixels=few, refine=args.refine)
     check_on_gpu(args.device, args.model, runtime.on_gpu)
     if not runtime.can_downscale:
         raise UsageError(f"{args.model} has no encoder: it makes no LR images; give a model that does")

@@ -25,6 +25,7 @@ ort = pytest.importorskip("onnxruntime", reason="needs the extra [export]")
 
 WITH_FILES = ["rescale-x4-compact-3", "sr-x4-compact-2"]
 """The defaults of the commands."""
+FEW = light.Pixels(480, 480)
 NO_TENSORFLOW = """
 import sys
 sys.modules["tensorflow"] = sys.modules["keras"] = None  # importing them fails
@@ -40,7 +41,7 @@ def no_gpu(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", WITH_FILES)
 def test_equals_the_weights(name):
-    runtime, keras = open_runtime(name, pixels=480), KerasRuntime(name)
+    runtime, keras = open_runtime(name, pixels=FEW), KerasRuntime(name)
     assert isinstance(runtime, EngineRuntime)
     for fact in ("name", "scale", "makes_lr", "latents", "overlap", "decode_bytes", "can_encode", "has_likelihood"):
         assert getattr(runtime, fact) == getattr(keras, fact), fact
@@ -115,16 +116,20 @@ def test_tensorflow_runs_what_is_large(tmp_path):
         Image.fromarray(np.zeros((*size, 3), np.uint8)).save(paths[-1])
     (tmp_path / "2.png").write_bytes(b"no picture")
     paths.append(tmp_path / "2.png")
-    assert light.count_pixels(paths, 10**9) == 180_000
-    assert light.count_pixels(paths * 1000, 100_000) == 180_000  # no more than needed are read
-    assert isinstance(open_runtime(list_models()[0], pixels=light.MAX_LR_PIXELS + 1), KerasRuntime)
+    assert light.count_pixels(paths, 10**9) == light.Pixels(180_000, 90_000)
+    assert light.count_pixels(paths * 1000, 100_000) == light.Pixels(180_000, 90_000)  # no more than needed are read
+    assert light.count_pixels(paths, 10**9, pixels_each=16) == light.Pixels(11_250, 5_625)
+    many_small = light.Pixels(light.MAX_LR_PIXELS, light.MAX_LR_PIXELS_OF_ONE)
+    assert isinstance(open_runtime(WITH_FILES[0], pixels=many_small), EngineRuntime)
+    for pixels in (many_small._replace(total=light.MAX_LR_PIXELS + 1), many_small._replace(largest=many_small.largest + 1)):
+        assert isinstance(open_runtime(WITH_FILES[0], pixels=pixels), KerasRuntime)
 
 
 def test_without_onnx_runtime_or_with_a_gpu_tensorflow_runs_it(monkeypatch, tmp_path):
     name = list_models()[0]
     with monkeypatch.context() as context:
         context.setattr(light.importlib.util, "find_spec", lambda module: None)
-        assert isinstance(open_runtime(name, pixels=480), KerasRuntime)
+        assert isinstance(open_runtime(name, pixels=FEW), KerasRuntime)
     (tmp_path / "gpu").touch()
     monkeypatch.setattr(light, "GPU", tmp_path / "gpu")
     assert light.light_runtime(name) is None

@@ -14,9 +14,12 @@ from tiny import photograph, tiny_model
 from training_runs import RESCALING, batch, make_config, make_step, run_steps
 
 from hcflow_tf import losses
-from hcflow_tf.config import Config, dump_config, parse_config
+from hcflow_tf.config import Config, ModelConfig, RRDBConfig, dump_config, parse_config
 from hcflow_tf.images.images import write_image
 from hcflow_tf.models.hcflow import HCFlow
+from hcflow_tf.models.rrdb import RRDB
+from hcflow_tf.networks.layers import convolve
+from hcflow_tf.networks.rrdb import run_trunk
 from hcflow_tf.support import state_dict
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.training import loop
@@ -339,6 +342,31 @@ def test_larger_model_starts_as_the_smaller_one(task):
         for variable, gradient in zip(large.trainable_variables, gradients, strict=True):
             variable.assign_sub(0.01 * gradient)
     assert not [variable.path for variable, gradient in zip(large.weights, gradients, strict=True) if not np.any(gradient)]
+
+
+@pytest.mark.parametrize(("scale", "own"), [(2, "rrdb_blocks"), (4, "lower_rrdb_blocks")])
+def test_the_last_extractor_starts_from_an_rrdb_model(scale, own):
+    rrdb = RRDB(RRDBConfig(scale=scale, blocks=3, features=4, growth=2))
+    small = {"scale": scale, "main_steps": 1, "conditional_steps": 1, "rrdb_features": 4, "rrdb_growth": 2}
+    config = ModelConfig(**{**small, "rrdb_blocks": (1, 0), own: (2, 1)})
+    assert obstacles(rrdb.config, config) == []
+    model = HCFlow(config)
+    weights, initial = ({name: np.asarray(w) for name, w in m.named_weights().items()} for m in (rrdb, model))
+    assign_weights(model, grow(weights, initial, rrdb.config, config), source="test")
+    changed = {name for name, weight in model.named_weights().items() if not np.array_equal(weight, initial[name])}
+    assert {name.split("/")[0] for name in changed} == {f"level_{config.levels}"}
+    lr = tf.constant(np.random.default_rng(0).random((1, 9, 7, 3), np.float32))
+    conv_first, trunk, conv_trunk = rrdb.network.effective_features()
+    first, _, after_2, after_3 = run_trunk(trunk, convolve(conv_first, lr))
+    expected = tf.concat([after_2, first + convolve(conv_trunk, after_3)], axis=-1)
+    np.testing.assert_allclose(model.levels[-1].extractor(lr), expected, rtol=0, atol=1e-6)
+
+    larger = config.model_copy(update={own: (2, 2), "rrdb_growth": 3})
+    found = obstacles(rrdb.config, larger)
+    assert found == [f"model.{own} is 4 RRDBs here, 3 RRDBs there", "model.rrdb_growth is 3 here, 2 there"]
+    assert obstacles(rrdb.config, ModelConfig(task="rescaling", **{**small, "rrdb_blocks": (1, 0), own: (2, 1)}))
+    unconditioned = config.model_copy(update={"conditions": (*["own_and_below"] * (config.levels - 1), "nothing")})
+    assert [line.split()[0] for line in obstacles(rrdb.config, unconditioned)] == ["model.conditions"]
 
 
 @pytest.mark.parametrize("recompute", [False, True])

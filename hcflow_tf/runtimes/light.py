@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from hcflow_tf.images.images import ImageError, read_header
 from hcflow_tf.runtimes.engines import EngineRuntime, Facts
@@ -27,7 +28,22 @@ FILE, KEY = "temperature_0.onnx", "temperature_0"
 """The decoder, and what about.json says of it."""
 MAX_LR_PIXELS = 500_000
 """Of all pictures together: with more, starting TensorFlow may pay."""
+MAX_LR_PIXELS_OF_ONE = 200_000
+"""Of the largest picture: ONNX Runtime takes up to 1.6 times TensorFlow's memory, of little pictures little."""
 GPU = pathlib.Path("/dev/nvidia0")
+
+
+class Pixels(NamedTuple):
+    """LR pixels that are to be decoded."""
+
+    total: int
+    largest: int
+    """Of the largest picture."""
+
+    @property
+    def few(self) -> bool:
+        """Whether starting TensorFlow for them costs more than it brings."""
+        return self.total <= MAX_LR_PIXELS and self.largest <= MAX_LR_PIXELS_OF_ONE
 
 
 def light_runtime(name: str | os.PathLike) -> EngineRuntime | None:
@@ -47,16 +63,23 @@ def light_runtime(name: str | os.PathLike) -> EngineRuntime | None:
     return EngineRuntime(str(name), decoder, Facts.from_json({"scale": decoder.scale, **can, **facts}))
 
 
-def count_pixels(paths: Iterable[os.PathLike], limit: int) -> int:
-    """Pixels of these pictures together, counted until they are more than the limit; one that cannot be read has none."""
-    total = 0
+def count_pixels(paths: Iterable[os.PathLike], limit: int, *, pixels_each: int = 1) -> Pixels:
+    """LR pixels of these pictures, counted until they are more than the limit; one that cannot be read has none.
+
+    Args:
+      paths: of the pictures.
+      limit: of LR pixels together.
+      pixels_each: of a picture for one LR pixel: 1, or scale^2 of HR images.
+    """
+    total = largest = 0
     for path in paths:
         with contextlib.suppress(ImageError):
             header = read_header(path)
-            total += header.width * header.height
+            pixels = header.width * header.height // pixels_each
+            total, largest = total + pixels, max(largest, pixels)
         if total > limit:
             break
-    return total
+    return Pixels(total, largest)
 
 
 def write_light_files(name: str) -> None:

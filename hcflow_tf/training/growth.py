@@ -15,16 +15,16 @@ Weights = Mapping[str, np.ndarray]
 
 def obstacles(old: SystemConfig, new: SystemConfig) -> list[str]:
     """In what a model `new` is not a larger `old`, nor has it inside, in words; empty if `grow` can make it."""
-    if old.system in new.INSIDE:
-        keys = [(key, here) for key, here in new.INSIDE[old.system].keys.items() if getattr(old, key) != getattr(new, here)]
+    if inside := new.inside(old):
+        values = {key: pair for key, pair in inside.keys.items() if pair[0] != pair[1]}
     elif old.system != new.system:
-        keys = [("system", "system")]
+        values = {"system": (old.system, new.system)}
     else:
         same = [key for key in type(new).model_fields if key not in (*new.GROWING, *new.FREE)]
         differing = [key for key in same if getattr(old, key) != getattr(new, key)]
         differing += [key for key in new.GROWING if np.any(np.less(getattr(new, key), getattr(old, key)))]
-        keys = [(key, key) for key in differing]
-    return [f"model.{here} is {getattr(new, here)} here, {getattr(old, key)} there" for key, here in keys]
+        values = {key: (getattr(old, key), getattr(new, key)) for key in differing}
+    return [f"model.{key} is {here} here, {there} there" for key, (there, here) in values.items()]
 
 
 def grow(weights: Weights, initial: Weights, old: SystemConfig, new: SystemConfig) -> dict[str, np.ndarray]:
@@ -40,9 +40,9 @@ def grow(weights: Weights, initial: Weights, old: SystemConfig, new: SystemConfi
       old: hyperparameters of the old model.
       new: hyperparameters of the new model, without `obstacles`.
     """
-    if old.system in new.INSIDE:
-        inside = new.INSIDE[old.system]
-        return {**initial, **{inside.prefix_here + name.removeprefix(inside.prefix): array for name, array in weights.items()}}
+    if inside := new.inside(old):
+        renamed = ((inside.rename(name), array) for name, array in weights.items())
+        return {**initial, **{name: array for name, array in renamed if name}}
     return {
         name: _widened(name, weights[name], fresh, old, new) if name in weights else _of_identity(name, fresh)
         for name, fresh in initial.items()

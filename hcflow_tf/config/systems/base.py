@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from hcflow_tf.config.types import Section
@@ -11,17 +11,15 @@ Task = Literal["super_resolution", "rescaling"]
 
 
 class Inside(NamedTuple):
-    """A model of another system as a part of one.
+    """A model of another system, or some of its layers, as a part of one.
 
     Attributes:
-      prefix: what the names of its weights begin with by itself.
-      prefix_here: and in the model that it is part of.
-      keys: of its section, and the same in that of the model that it is part of.
+      keys: of the section of the model around it: what its own section says of that, and what it would have to say.
+      rename: the name of one of its weights -> that in the model around it; None for layers that are no part of it.
     """
 
-    prefix: str
-    prefix_here: str
-    keys: Mapping[str, str]
+    keys: Mapping[str, tuple[object, object]]
+    rename: Callable[[str], str | None]
 
 
 class SystemConfig(Section):
@@ -35,8 +33,6 @@ class SystemConfig(Section):
     """Keys in which a model may be larger than the one whose weights it starts from; see `training.growth`."""
     FREE: ClassVar[tuple[str, ...]] = ()
     """Keys in which it may differ from that one."""
-    INSIDE: ClassVar[Mapping[str, Inside]] = {}
-    """Systems whose models are a part of such a model, which may start from one."""
     CAN_FREEZE: ClassVar[bool] = False
     """Whether `training.frozen_steps` has a part to leave as it is."""
 
@@ -73,6 +69,11 @@ class SystemConfig(Section):
     def min_weights(self) -> int:
         """Some number of weights (arrays) that any such model exceeds, known without making one."""
         raise NotImplementedError
+
+    def inside(self, other: SystemConfig) -> Inside | None:
+        """A model of another system as a part of this one, which may start from it; None: of no model of that system."""
+        del other
+        return None
 
     def describe(self) -> dict[str, str]:
         """Its size in words: what -> how much."""

@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from hcflow_tf.config.systems.base import SystemConfig, Task
-from hcflow_tf.config.types import Channels, Layers, LayersOrNone, Padding, Real, Switch
+from hcflow_tf.config.systems.base import Inside, SystemConfig, Task
+from hcflow_tf.config.systems.rrdb import RRDBConfig
+from hcflow_tf.config.types import Blocks, Channels, Layers, LayersOrNone, Padding, Real, Switch
 
 Condition = Literal["nothing", "lr", "own", "own_and_below"]
 
@@ -45,9 +46,9 @@ class ModelConfig(SystemConfig):
     main_width: Channels = 64
     """Hidden width of the FCN (super_resolution) or growth of the DenseBlock (rescaling)."""
     conditional_width: Channels = 64
-    rrdb_blocks: tuple[Layers, Layers] = (7, 7)
+    rrdb_blocks: Blocks = (7, 7)
     """RRDB blocks in trunk A and trunk B of each level's feature extractor, or of the finest level's alone."""
-    lower_rrdb_blocks: Annotated[tuple[Layers, Layers], pydantic.Field(validate_default=True)] = None  # type: ignore[assignment]
+    lower_rrdb_blocks: Annotated[Blocks, pydantic.Field(validate_default=True)] = None  # type: ignore[assignment]
     """Those of the levels below the finest, where a pixel is four times larger and a block a quarter as expensive;
     `rrdb_blocks`, as in the released weights, if nothing is said."""
     rrdb_features: Channels = 64
@@ -111,6 +112,38 @@ class ModelConfig(SystemConfig):
         """See `SystemConfig`."""
         blocks = sum(sum(self.blocks(level)) for level in range(1, self.levels + 1))
         return self.levels * (self.main_steps + self.conditional_steps) + blocks
+
+    def inside(self, other: SystemConfig) -> Inside | None:
+        """See `SystemConfig`: of an RRDB model the layers at LR resolution, as the extractor of the last level."""
+        if not isinstance(other, RRDBConfig):
+            return None
+        in_trunk_a, in_trunk_b = self.blocks(self.levels)
+        keys: dict[str, tuple[object, object]] = {
+            "task": (other.task, self.task),
+            "scale": (other.scale, self.scale),
+            "lower_rrdb_blocks" if self.levels > 1 else "rrdb_blocks": (
+                f"{other.blocks} RRDBs",
+                f"{in_trunk_a + in_trunk_b} RRDBs",
+            ),
+            "rrdb_features": (other.features, self.rrdb_features),
+            "rrdb_growth": (other.growth, self.rrdb_growth),
+        }
+        if self.level_conditions[-1] == "nothing":
+            keys["conditions"] = ("one of the last level", self.conditions)
+
+        def rename(name: str) -> str | None:
+            _, layer, *rest = name.split("/")
+            kind, _, number = layer.rpartition("_")
+            if kind == "trunk":
+                index = int(number)
+                layer = f"trunk_a_{index}" if index <= in_trunk_a else f"trunk_b_{index - in_trunk_a}"
+            elif layer == "conv_trunk":
+                layer = "conv_last"
+            elif layer != "conv_first":
+                return None
+            return "/".join([f"level_{self.levels}", "feature_extractor", layer, *rest])
+
+        return Inside(keys, rename)
 
     def describe(self) -> dict[str, str]:
         """See `SystemConfig`."""

@@ -9,19 +9,12 @@ from typing import Annotated, Literal
 import pydantic
 
 from hcflow_tf.config.systems.base import Inside, SystemConfig, Task
+from hcflow_tf.config.systems.rrdb import RRDBConfig
 from hcflow_tf.config.types import Channels, Layers, LayersOrNone, NonNegative
 
 
 class SRFlowConfig(SystemConfig):
     """SRFlow (Lugmayr et al., ECCV 2020); L = log2(scale) + 1 levels, all of them conditioned on the given LR image."""
-
-    INSIDE = {  # noqa: RUF012
-        "rrdb": Inside(
-            "network/",
-            "rrdb/",
-            {"scale": "scale", "blocks": "rrdb_blocks", "features": "rrdb_features", "growth": "rrdb_growth"},
-        )
-    }
 
     CAN_FREEZE = True
 
@@ -64,6 +57,18 @@ class SRFlowConfig(SystemConfig):
     def min_weights(self) -> int:
         """See `SystemConfig`."""
         return 30 * self.rrdb_blocks + self.levels * (3 * self.plain_steps + 17 * self.steps)
+
+    def inside(self, other: SystemConfig) -> Inside | None:
+        """See `SystemConfig`: an RRDB model, all of it."""
+        if not isinstance(other, RRDBConfig):
+            return None
+        keys = {
+            "scale": (other.scale, self.scale),
+            "rrdb_blocks": (other.blocks, self.rrdb_blocks),
+            "rrdb_features": (other.features, self.rrdb_features),
+            "rrdb_growth": (other.growth, self.rrdb_growth),
+        }
+        return Inside(keys, lambda name: "rrdb/" + name.removeprefix("network/"))
 
     def describe(self) -> dict[str, str]:
         """See `SystemConfig`."""
