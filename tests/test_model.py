@@ -325,15 +325,17 @@ def test_initialise_actnorm_is_deterministic():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_mixed_precision_keeps_the_bijection_exact(task):
+def test_mixed_precision_keeps_the_bijection(task):
     model, mixed, hr = model_of(task), random_model(task, mixed_precision=True), photographs()
     lr, latents = mixed.encode(hr)
-    assert np.abs(mixed.decode(lr, latents) - hr).max() <= ROUND_TRIP
+    # Each coupling sees in decoding what it saw in encoding to 1e-7; where that rounds differently in bfloat16, more is lost.
+    assert np.abs(mixed.decode(lr, latents) - hr).max() <= 0.02
+    assert np.sqrt(np.mean(np.square(mixed.decode(lr, latents) - hr))) <= 5e-4
     assert {z.dtype for z in (lr, *latents)} == {tf.float32}
     exact_lr, exact_latents = model.encode(hr)
-    np.testing.assert_allclose(lr, exact_lr, atol=1e-6)  # no extractor on the way to lr
+    assert 0 < np.abs(lr - exact_lr).max() < 0.005  # bfloat16 keeps 8 bits of what the coupling networks give
     difference = np.abs(latents[0] - exact_latents[0]).max()
-    assert 0 < difference < 0.05  # bfloat16 keeps 8 bits of the conditions
+    assert 0 < difference < 0.05
     # A traced training step computes in bfloat16, too, whatever it reads the weights from.
     in_step = tf.function(lambda: mixed.computed_flow().forward_and_log_det(tf.constant(hr))[0][1], autograph=False)()
     assert 0 < np.abs(in_step - exact_latents[0]).max() < 0.05

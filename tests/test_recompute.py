@@ -111,7 +111,10 @@ def test_gradients_in_mixed_precision():
     options = {"mixed_precision": True}
     expected = gradients(model_of("super_resolution", **options), nll)
     actual = gradients(model_of("super_resolution", recompute=True, **options), nll)
-    assert_equal(actual, expected, 2**-6)  # two units of bfloat16, in which the extractors sum their gradients
+    assert_equal(actual, expected, 2**-5)  # four units of bfloat16, in which networks round, each way in its own order, and sum
+    exact = plain_gradients("super_resolution", nll, "float32")
+    errors = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(expected, exact, strict=True) if b.any()]
+    assert 0 < np.median(errors) < 2**-6
 
 
 @pytest.mark.parametrize("recompute", [False, True])

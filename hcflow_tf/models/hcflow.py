@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -165,12 +165,12 @@ class Level(keras.layers.Layer):
     (docs/training.md has the comparison).
     """
 
-    def __init__(self, config: ModelConfig, level: int, extractor_dtype: str, recompute: bool, **kwargs):
-        """Args: level, 1 to L."""
+    def __init__(self, config: ModelConfig, level: int, network_dtype: str, recompute: bool, **kwargs):
+        """Args: level, 1 to L; network_dtype, of feature extractors and coupling networks."""
         super().__init__(**kwargs)
         dtype, self._rescaling = self.dtype_policy, config.task == "rescaling"
         border = repeated_border if config.repeats_border else None
-        options = {"border": border, "dtype": dtype}
+        of_network: dict[str, Any] = {"border": border, "dtype": network_dtype}
         self._squeezed = 4 * image_channels(config, level - 1)
         latent = self._squeezed - image_channels(config, level)
         conditioned = config.level_conditions[level - 1] != "nothing"
@@ -178,7 +178,7 @@ class Level(keras.layers.Layer):
         self.main_steps = [
             FlowStepWeights(
                 self._squeezed,
-                coupling_kind(config, index).network(self._squeezed, config.main_width, name="network", **options),
+                coupling_kind(config, index).network(self._squeezed, config.main_width, name="network", **of_network),
                 matrix=None if self._rescaling else HaarMatrix() if index == 0 else "identity",
                 name=f"main_step_{index + 1}",
                 dtype=dtype,
@@ -196,7 +196,7 @@ class Level(keras.layers.Layer):
                 recompute=recompute,
                 border=border,
                 name="feature_extractor",
-                dtype=extractor_dtype,
+                dtype=network_dtype,
             )
         self.conditional_steps = [
             FlowStepWeights(
@@ -207,7 +207,7 @@ class Level(keras.layers.Layer):
                     config.conditional_width,
                     condition=condition,
                     name="network",
-                    **options,
+                    **of_network,
                 ),
                 matrix="orthogonal",
                 name=f"conditional_step_{index + 1}",
@@ -217,7 +217,7 @@ class Level(keras.layers.Layer):
         ]
         if conditioned:
             raw_factor = log_scales.RAW_FACTOR if self._rescaling else 1.0
-            self.gaussian = ScaledConv(condition, 2 * latent, raw_factor=raw_factor, name="gaussian", **options)
+            self.gaussian = ScaledConv(condition, 2 * latent, raw_factor=raw_factor, name="gaussian", border=border, dtype=dtype)
 
     def build(self, input_shape: tuple | None = None) -> None:
         """Creates the weights."""
@@ -274,10 +274,10 @@ class HCFlow(TrainedModel):
         """In super-resolution: `log_std_bound` keeps samples finite, but is one number for channels that differ."""
         return not self.config.makes_lr and self.flow.has_gaussians
 
-    def make_layers(self, extractor_dtype: str, recompute: bool) -> None:
+    def make_layers(self, network_dtype: str, recompute: bool) -> None:
         """See `TrainedModel`."""
         self.levels = [
-            Level(self.config, level, extractor_dtype, recompute, name=f"level_{level}", dtype=self.dtype_policy)
+            Level(self.config, level, network_dtype, recompute, name=f"level_{level}", dtype=self.dtype_policy)
             for level in range(1, self.config.levels + 1)
         ]
 

@@ -102,7 +102,7 @@ class IRN(TrainedModel):
     flow: bijectors.HierarchicalFlow
     assemble = staticmethod(assemble)
 
-    def make_layers(self, extractor_dtype: str, recompute: bool) -> None:
+    def make_layers(self, network_dtype: str, recompute: bool) -> None:
         """See `TrainedModel`; all of it is to be exact."""
         self.levels = [
             Level(channels(level), blocks, self.config.growth, name=f"level_{level}", dtype=self.dtype_policy)

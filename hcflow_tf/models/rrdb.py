@@ -39,7 +39,7 @@ class RRDB(TrainedModel):
     flow: OneWay
     assemble = staticmethod(assemble)
 
-    def make_layers(self, extractor_dtype: str, recompute: bool) -> None:
+    def make_layers(self, network_dtype: str, recompute: bool) -> None:
         """See `TrainedModel`."""
         config = self.config
         self.network = RRDBNetwork(
@@ -49,7 +49,7 @@ class RRDB(TrainedModel):
             blocks=config.blocks,
             recompute=recompute,
             name="network",
-            dtype=extractor_dtype,
+            dtype=network_dtype,
         )
 
     def parts(self, *, wide: bool = True) -> Live:

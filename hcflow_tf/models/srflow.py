@@ -183,7 +183,7 @@ class SRFlow(TrainedModel):
         """Always: the log standard deviations of the channels that are split off are free of any bound."""
         return True
 
-    def make_layers(self, extractor_dtype: str, recompute: bool) -> None:
+    def make_layers(self, network_dtype: str, recompute: bool) -> None:
         """See `TrainedModel`."""
         config = self.config
         self.rrdb = RRDBNetwork(
@@ -193,7 +193,7 @@ class SRFlow(TrainedModel):
             blocks=config.rrdb_blocks,
             recompute=recompute,
             name="rrdb",
-            dtype=extractor_dtype,
+            dtype=network_dtype,
         )
         self.levels = [
             Level(config, level, name=f"level_{level}", dtype=self.dtype_policy) for level in range(1, config.levels + 1)

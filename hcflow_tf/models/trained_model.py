@@ -35,7 +35,7 @@ class TrainedModel(FlowModel, keras.Model):
 
         Args:
           config: hyperparameters.
-          mixed_precision: run the feature extractors in bfloat16; the flow stays exact.
+          mixed_precision: run networks in bfloat16; the flow over them stays exact.
           recompute: compute activations again in the backward pass instead of keeping them; see docs/training.md.
           dtype: float32, or float64 for tests of the mathematics.
           name: by default that of its system.
@@ -47,11 +47,11 @@ class TrainedModel(FlowModel, keras.Model):
         self.build()
         self._set_flow(self.assemble(config, self.parts(wide=not recompute), recompute=recompute), self.variable_dtype)
 
-    def make_layers(self, extractor_dtype: str, recompute: bool) -> None:
+    def make_layers(self, network_dtype: str, recompute: bool) -> None:
         """Sets the Keras layers that own the weights as attributes.
 
         Args:
-          extractor_dtype: type or policy of what need not be exact.
+          network_dtype: type or policy of what need not be exact.
           recompute: compute activations again in the backward pass.
         """
         raise NotImplementedError

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from hcflow_tf.bijectors.log_scales import RAW_FACTOR
 from hcflow_tf.networks.layers import ActNorm, Affine, Border, Conv, ScaledConv, convolve, halves, of_outputs, small_xavier
-from hcflow_tf.networks.part import Part, Value, Weights, stacked, variables_together
+from hcflow_tf.networks.part import ComputesInType, Value, Weights, stacked, variables_together
 
 LEAKY_SLOPE = 0.2
 
@@ -30,7 +30,7 @@ def conditional_fcn(weights: Weights, passed: tf.Tensor, condition: tf.Tensor, *
     return fcn(convs, passed, convolve(of_condition, condition, border), border=border)
 
 
-class FCN(Part, keras.layers.Layer):
+class FCN(ComputesInType, keras.layers.Layer):
     """conv3x3, ActNorm, ReLU, conv1x1, ActNorm, ReLU, conv3x3 times exp(3 g): [.., passed] -> [.., outputs], shift | raw.
 
     Of a conditional coupling the first convolution sees concat(passed, condition); it is computed as the sum of a
@@ -115,13 +115,14 @@ class FCN(Part, keras.layers.Layer):
         self.actnorm_2.initialise(h)
 
 
-class GivenCondition(Part):
+class GivenCondition(ComputesInType):
     """A conditional `FCN` that is handed the condition's part of its first convolution, as `ConditionParts` computes it."""
 
     in_groups = True
 
     def __init__(self, network: FCN):
         self._network, self.weights = network, network.weights
+        self.compute_dtype, self.variable_dtype = network.compute_dtype, network.variable_dtype
 
     @property
     def function(self) -> Callable[..., tf.Tensor]:
@@ -133,12 +134,13 @@ class GivenCondition(Part):
         return self._network.of_passed(value)
 
 
-class ConditionParts(Part):
+class ConditionParts(ComputesInType):
     """The condition's part of the first convolution of several conditional `FCN`s, in one wide convolution."""
 
     def __init__(self, networks: Sequence[FCN]):
         """Args: networks of one shape."""
         self._networks = networks
+        self.compute_dtype, self.variable_dtype = networks[0].compute_dtype, networks[0].variable_dtype
         self.weights = [variable for network in networks for variable in network.weights]
 
     @property
@@ -165,7 +167,7 @@ def dense_block(weights: Sequence[Affine], x: tf.Tensor, *, border: Border = Non
     return convolve(weights[-1], x, border)
 
 
-class DenseBlock(Part, keras.layers.Layer):
+class DenseBlock(ComputesInType, keras.layers.Layer):
     """Five conv3x3, each on all earlier outputs, LeakyReLU 0.2 after the first four: [.., inputs] -> [.., outputs].
 
     As a coupling network it starts as the zero function (`zero_last`), and that of an affine coupling gives shift | raw

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from hcflow_tf.networks.layers import Affine, Border, Conv, before_upsampling, convolve
 from hcflow_tf.networks.part import Value, Weights, variables_together
-from hcflow_tf.networks.rrdb import RRDB, ComputesInType, dense_blocks, effective_trunk, run_trunk
+from hcflow_tf.networks.rrdb import RRDB, ComputesAgain, dense_blocks, effective_trunk, run_trunk
 
 
 def feature_extractor(
@@ -35,7 +35,7 @@ def feature_extractor(
     return tf.concat([after_a, last], axis=-1) if concat else last
 
 
-class FeatureExtractor(ComputesInType, keras.layers.Layer):
+class FeatureExtractor(ComputesAgain, keras.layers.Layer):
     """F0 = conv(u); F1 = trunk A(F0); F2 = conv(trunk B(F1)) + F0; the condition is concat(F1, F2) or F2.
 
     u is the concatenation of its sources, each at its own resolution and enlarged (nearest neighbour) to the finest:

@@ -64,6 +64,41 @@ class Part:
         return lambda weights: Computed(function, weights)
 
 
+def in_type_of_weights(function: Callable[..., Any], weights: Weights, *inputs: tf.Tensor, **options: Any) -> Any:
+    """The function of inputs in its weights' type, with these options; what it returns is in the inputs' own."""
+    dtype = tf.nest.flatten(weights)[0].dtype
+    outputs = function(weights, *(tf.cast(x, dtype) for x in inputs), **options)
+    return tf.nest.map_structure(lambda output: tf.cast(output, inputs[0].dtype), outputs)
+
+
+class ComputesInType(Part):
+    """A part that computes in its Keras layer's dtype policy: bfloat16 for mixed precision.
+
+    What it returns is of its inputs' type. Weights that were computed in another type ahead (`compute` with a value) keep
+    that, and so does what is computed with them.
+    """
+
+    compute_dtype: str
+    variable_dtype: str
+
+    def typed(self, value: Value = tf.convert_to_tensor) -> Weights:
+        """See `Part.typed`."""
+        return tf.nest.map_structure(self._cast, self.effective(value))
+
+    def call(self, *inputs: tf.Tensor) -> tf.Tensor:
+        """Returns the function's output, computed in the layer's compute type."""
+        return in_type_of_weights(self.function, self.typed(), *inputs)
+
+    def maker(self, *, shared: bool) -> Callable[[Weights], Computed]:
+        """See `Part.maker`."""
+        function = functools.partial(in_type_of_weights, self.function)
+        return lambda weights: Computed(traced_once(function) if shared else function, weights)
+
+    def _cast(self, weight: tf.Tensor | None) -> tf.Tensor | None:
+        own = weight is not None and weight.dtype == self.variable_dtype
+        return tf.cast(weight, self.compute_dtype) if own else weight
+
+
 class Live:
     """A part over its present weights, computed at each call, as a flow calls it."""
 

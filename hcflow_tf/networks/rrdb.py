@@ -13,10 +13,11 @@ import tensorflow as tf
 from hcflow_tf.networks.coupling import LEAKY_SLOPE, DenseBlock, dense_block
 from hcflow_tf.networks.layers import Affine, Border, Conv, before_upsampling, convolve
 from hcflow_tf.networks.part import (
-    Computed,
+    ComputesInType,
     Part,
     Value,
     Weights,
+    in_type_of_weights,
     stacked,
     traced_once,
     unstacked,
@@ -129,22 +130,9 @@ class _Typed:
         return tf.cast(tensor, self._wanted) if tensor.dtype == self._own else tensor
 
 
-def in_type_of_weights(function: Callable[..., Any], weights: Weights, *inputs: tf.Tensor, **options: Any) -> Any:
-    """The function of inputs in its weights' type, with these options; what it returns is in the inputs' own."""
-    dtype = tf.nest.flatten(weights)[0].dtype
-    outputs = function(weights, *(tf.cast(x, dtype) for x in inputs), **options)
-    return tf.nest.map_structure(lambda output: tf.cast(output, inputs[0].dtype), outputs)
+class ComputesAgain(ComputesInType):
+    """A part of RRDBs, whose function takes `recompute=`; its variables are cast before the weights are computed."""
 
-
-class ComputesInType(Part):
-    """A part that is a Keras layer and computes in that layer's dtype policy: bfloat16 for mixed precision.
-
-    What it returns is of its inputs' type. Weights that were computed in another type ahead (`compute` with a value) keep
-    that, and so does what is computed with them. Its function takes `recompute=`.
-    """
-
-    compute_dtype: str
-    variable_dtype: str
     recompute: bool
 
     def typed(self, value: Value = tf.convert_to_tensor) -> Weights:
@@ -154,11 +142,6 @@ class ComputesInType(Part):
     def call(self, *inputs: tf.Tensor) -> tf.Tensor:
         """Returns the function's output, computed in the layer's compute type."""
         return in_type_of_weights(functools.partial(self.function, recompute=self.recompute), self.typed(), *inputs)
-
-    def maker(self, *, shared: bool) -> Callable[[Weights], Computed]:
-        """See `Part.maker`."""
-        function = functools.partial(in_type_of_weights, self.function)
-        return lambda weights: Computed(traced_once(function) if shared else function, weights)
 
 
 def enlarged_features(upconvs: Sequence[Affine], features: tf.Tensor) -> list[tf.Tensor]:
@@ -182,7 +165,7 @@ def _leaky_relu(x: tf.Tensor) -> tf.Tensor:
     return tf.nn.leaky_relu(x, LEAKY_SLOPE)
 
 
-class RRDBNetwork(ComputesInType, keras.layers.Layer):
+class RRDBNetwork(ComputesAgain, keras.layers.Layer):
     """ESRGAN's generator: lr [batch, h, w, 3] -> hr [batch, scale h, scale w, 3], not clipped.
 
     F0 = conv3x3(lr); F = F0 + conv3x3(trunk of RRDBs(F0)); for each doubling nearest neighbour, conv3x3, LeakyReLU; then
@@ -265,7 +248,7 @@ def _repeat(x: tf.Tensor, factor: int) -> tf.Tensor:
     return x if factor == 1 else tf.nn.depth_to_space(tf.concat([x] * factor**2, axis=-1), factor)
 
 
-class ConditionPyramid(ComputesInType):
+class ConditionPyramid(ComputesAgain):
     """What SRFlow is conditioned on, from inside an `RRDBNetwork`: lr -> [u_1, ..., u_L], finest first.
 
     u_l = concat(features, stacked) has 1 / 2^l times the resolution of hr, so u_L half of lr's, with L = log2(scale) + 1.
