@@ -65,8 +65,9 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str) -> i
 
     select_device(args.device)
     pixels = count_pixels((source.path for source in sources), MAX_LR_PIXELS, pixels_each=16)
-    few = pixels if args.device == "auto" and pixels.few else None
-    runtime = open_runtime(args.model, scale=args.scale, engine=args.runtime, pixels=few, refine=args.refine)
+    # Other engines than ONNX Runtime's, which many pixels are worth trying, only decode.
+    to_suit = pixels if args.device == "auto" and pixels.few else None
+    runtime = open_runtime(args.model, scale=args.scale, engine=args.runtime, pixels=to_suit, refine=args.refine)
     check_on_gpu(args.device, args.model, runtime.on_gpu)
     if not runtime.can_downscale:
         raise UsageError(f"{args.model} has no encoder: it makes no LR images; give a model that does")

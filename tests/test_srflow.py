@@ -291,7 +291,7 @@ training: {{steps: 3, batch_size: 2, checkpoint_every: 1, start_from: rrdb, froz
         assert np.array_equal(thawed[f"rrdb/{name}"], value) == name.startswith(unused), name
     capsys.readouterr()
     assert cli.execute("train", [*command, "--run-dir", "x", "--set", "model.rrdb_growth=3"]) == 1
-    assert "rrdb is another kind of model or a larger one: model.rrdb_growth is" in capsys.readouterr().err
+    assert "rrdb cannot become a part or the whole of this model: model.rrdb_growth is" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -314,7 +314,7 @@ def test_fine_tuning_starts_from_another_model(tmp_path, photos, monkeypatch):
         np.testing.assert_allclose(ours, theirs, atol=1e-7)
     other = make_config(*photos, f"training.start_from={tmp_path / 'start'}", "model.rrdb_features=8", "model.main_width=3")
     with pytest.raises(
-        HCFlowError, match=r"a larger one: model.rrdb_features is 8 here, \d+ there; model.main_width is 3 here, \d+ there"
+        HCFlowError, match=r"of this model: model.rrdb_features is 8 here, \d+ there; model.main_width is 3 here, \d+ there"
     ):
         train(other, tmp_path / "other", devices="cpu")
 
@@ -363,7 +363,7 @@ def test_the_last_extractor_starts_from_an_rrdb_model(scale, own):
 
     larger = config.model_copy(update={own: (2, 2), "rrdb_growth": 3})
     found = obstacles(rrdb.config, larger)
-    assert found == [f"model.{own} is 4 RRDBs here, 3 RRDBs there", "model.rrdb_growth is 3 here, 2 there"]
+    assert found == [f"model.{own} is 4 together here, 3 together there", "model.rrdb_growth is 3 here, 2 there"]
     assert obstacles(rrdb.config, ModelConfig(task="rescaling", **{**small, "rrdb_blocks": (1, 0), own: (2, 1)}))
     unconditioned = config.model_copy(update={"conditions": (*["own_and_below"] * (config.levels - 1), "nothing")})
     assert [line.split()[0] for line in obstacles(rrdb.config, unconditioned)] == ["model.conditions"]

@@ -83,6 +83,10 @@ class DataConfig(Section):
     workers: UpToThousands = 4
 
 
+DIVERGING = "these losses (pixel beside nll, perceptual, lpips, adversarial)"
+"""Those that need a trained flow."""
+
+
 class LossConfig(Section):
     """Weights of the losses (paper section 3.4 and 4.1); 0 switches one off."""
 
@@ -132,6 +136,11 @@ class LossConfig(Section):
     lpips_weights: str | None = None
     """torchvision's file (.pth) of AlexNet or VGG16; None downloads AlexNet's."""
 
+    @property
+    def diverge_from_scratch(self) -> bool:
+        """Whether a flow must have been trained before these losses; see `DIVERGING`."""
+        return bool(self.perceptual or self.lpips or self.adversarial or (self.nll and self.pixel))
+
 
 class OptimizerConfig(Section):
     """Adam or Muon, with a learning rate that is halved at given steps or follows a cosine, and gradient clipping."""
@@ -164,7 +173,8 @@ class TrainingConfig(Section):
     """Over all replicas."""
     seed: NonNegative = 0
     start_from: str | None = None
-    """Model directory whose weights to fine-tune; a smaller model's are taken up by a larger one that starts as its equal."""
+    """Model directory whose weights to fine-tune. A smaller model's are taken up by a larger one that starts as its equal, an
+    `rrdb` model's by a part of an HCFlow or SRFlow model (docs/training.md)."""
     frozen_steps: NonNegative = 0
     """In this many first steps a part of the model is not trained: SRFlow's RRDB network, which starts from a trained one, or
     HCFlow's flow steps, so that its feature extractors and Gaussians learn from the pixel loss alone what the flow keeps."""
@@ -247,10 +257,9 @@ class Config(Section):
             yield f"losses.nll: a model of system {self.model.system} has no likelihood; set it to 0"
         elif self.model.makes_lr and losses.nll and losses.pixel:
             yield "losses.nll: a rescaling model is trained without NLL (its losses are pixel, lr and latent); set it to 0"
-        on_samples = losses.perceptual or losses.lpips or losses.adversarial
-        if not self.training.start_from and (on_samples or (losses.nll and losses.pixel)):
+        if not self.training.start_from and losses.diverge_from_scratch:
             yield (
-                "training.start_from: these losses (pixel beside nll, perceptual, lpips, adversarial) diverge from scratch; "
+                f"training.start_from: {DIVERGING} diverge from scratch; "
                 "name the directory of a trained or converted model to fine-tune"
             )
         if losses.adversarial and self.data.crop_size % 32:

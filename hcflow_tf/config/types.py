@@ -34,7 +34,7 @@ Channels = Annotated[Positive, pydantic.Field(le=_MOST_CHANNELS)]
 Layers = Annotated[Positive, pydantic.Field(le=_MOST_LAYERS)]
 LayersOrNone = Annotated[NonNegative, pydantic.Field(le=_MOST_LAYERS)]
 Blocks = tuple[Layers, LayersOrNone]
-"""RRDBs of a feature extractor's trunk A and trunk B; what a condition takes from trunk A is not the image alone."""
+"""RRDBs of a feature extractor's trunk A and trunk B; without any in trunk B it has one depth."""
 Quality = Annotated[Positive, pydantic.Field(le=100)]
 UpToThousands = Annotated[Positive, pydantic.Field(le=_MOST_AT_ONCE)]
 Real = Annotated[float, _Number, pydantic.Field(allow_inf_nan=False)]

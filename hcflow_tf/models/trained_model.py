@@ -35,11 +35,16 @@ class TrainedModel(FlowModel, keras.Model):
 
         Args:
           config: hyperparameters.
-          mixed_precision: run networks in bfloat16; the flow over them stays exact.
+          mixed_precision: compute feature extractors and HCFlow's coupling networks in bfloat16, the flow over them in float32.
           recompute: compute activations again in the backward pass instead of keeping them; see docs/training.md.
           dtype: float32, or float64 for tests of the mathematics.
           name: by default that of its system.
+
+        Raises:
+          ValueError: mixed precision of another type than float32.
         """
+        if mixed_precision and dtype != "float32":
+            raise ValueError(f"mixed precision is bfloat16 beside float32, got dtype {dtype}")
         super().__init__(name=name or config.system, dtype=dtype)
         self.config = config
         self._options = {"mixed_precision": mixed_precision, "recompute": recompute}
@@ -51,7 +56,7 @@ class TrainedModel(FlowModel, keras.Model):
         """Sets the Keras layers that own the weights as attributes.
 
         Args:
-          network_dtype: type or policy of what need not be exact.
+          network_dtype: type or policy of the networks that mixed precision computes in bfloat16.
           recompute: compute activations again in the backward pass.
         """
         raise NotImplementedError

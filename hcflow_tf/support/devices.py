@@ -72,7 +72,7 @@ def _gpu_memory_limit() -> int | None:
 def bfloat16_slowdown() -> float:
     """Time of a 3x3 convolution and its gradients in bfloat16 over that in float32 on the CPU, measured within a second.
 
-    Below 1 on processors with AVX512_BF16 or AMX; others emulate bfloat16.
+    Below 1 on idle processors with AVX512_BF16 or AMX; others emulate bfloat16, which takes several times as long.
     """
     import tensorflow as tf
 

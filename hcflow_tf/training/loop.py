@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from hcflow_tf.config import Config, SystemConfig, load_config
+from hcflow_tf.config.schema import DIVERGING
 from hcflow_tf.data.dataset import TrainingData, validation_pairs
 from hcflow_tf.models.trained_model import TrainedModel
 from hcflow_tf.support.errors import HCFlowError, UsageError
@@ -215,7 +216,14 @@ def _load_start(model: TrainedModel, config: Config, start_from: str) -> SystemC
     directory = _find_start(start_from)
     other = load_config(directory / CONFIG_FILE).model
     if differences := obstacles(other, config.model):
-        raise HCFlowError(f"training.start_from: {directory} is another kind of model or a larger one: {'; '.join(differences)}")
+        raise HCFlowError(
+            f"training.start_from: {directory} cannot become a part or the whole of this model: {'; '.join(differences)}"
+        )
+    if other.system != config.model.system and config.losses.diverge_from_scratch:
+        raise HCFlowError(
+            f"training.start_from: {DIVERGING} diverge from scratch, and the flow has nothing from {directory}, a model of system "
+            f"{other.system}; train by nll or pixel alone first"
+        )
     weights = read_weights(directory / WEIGHTS_FILE)
     check_fits(weights, other, source=directory)
     initial = {name: np.asarray(variable) for name, variable in model.named_weights().items()}

@@ -17,6 +17,8 @@ from hcflow_tf.training.strategy import worker_count
 
 _PER_WEIGHT = 40
 """Bytes: weights, gradient, moments and graph. Measured: 20 to 39 for sr_x4, 53 for rescale_x4."""
+_EMULATED = 2.0
+"""Slowdown from which a processor must be emulating bfloat16: it takes 14 times as long, a busy one that has it may seem to take as long."""
 _USABLE_SHARE = 0.8
 """Of the memory: the rest is for the data, the validation and other programs."""
 
@@ -48,8 +50,8 @@ def training_model(config: Config, strategy: tf.distribute.Strategy, say: Callab
 
 
 def _bfloat16_pays(strategy: tf.distribute.Strategy, say: Callable[[str], object]) -> bool:
-    """Whether feature extractors in bfloat16 make a step faster: on GPUs, as asked for; on a CPU if it can compute them."""
-    if "GPU" in strategy.extended.worker_devices[0] or bfloat16_slowdown() <= 1:
+    """Whether networks in bfloat16 make a step faster: on GPUs, as asked for; on a CPU that does not emulate it."""
+    if "GPU" in strategy.extended.worker_devices[0] or bfloat16_slowdown() <= _EMULATED:
         return True
     say(
         f"training.mixed_precision: this processor takes {bfloat16_slowdown():.0f} times as long in bfloat16 as in float32; "

@@ -122,14 +122,14 @@ class ModelConfig(SystemConfig):
             "task": (other.task, self.task),
             "scale": (other.scale, self.scale),
             "lower_rrdb_blocks" if self.levels > 1 else "rrdb_blocks": (
-                f"{other.blocks} RRDBs",
-                f"{in_trunk_a + in_trunk_b} RRDBs",
+                f"{other.blocks} together",
+                f"{in_trunk_a + in_trunk_b} together",
             ),
             "rrdb_features": (other.features, self.rrdb_features),
             "rrdb_growth": (other.growth, self.rrdb_growth),
         }
         if self.level_conditions[-1] == "nothing":
-            keys["conditions"] = ("one of the last level", self.conditions)
+            keys["conditions"] = ("features of the LR image, which the last level's condition would be made of,", self.conditions)
 
         def rename(name: str) -> str | None:
             _, layer, *rest = name.split("/")
