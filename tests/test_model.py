@@ -342,6 +342,11 @@ def test_mixed_precision_keeps_the_bijection(task):
     np.testing.assert_allclose(in_step, latents[0], atol=0.02)
 
 
+def test_mixed_precision_is_beside_float32_alone():
+    with pytest.raises(ValueError, match="mixed precision is bfloat16 beside float32, got dtype float64"):
+        random_model("rescaling", mixed_precision=True, dtype="float64")
+
+
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "function"])
 def test_recompute_gives_equal_gradients(compiled):
     hr = tf.constant(photographs())

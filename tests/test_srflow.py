@@ -291,7 +291,9 @@ training: {{steps: 3, batch_size: 2, checkpoint_every: 1, start_from: rrdb, froz
         assert np.array_equal(thawed[f"rrdb/{name}"], value) == name.startswith(unused), name
     capsys.readouterr()
     assert cli.execute("train", [*command, "--run-dir", "x", "--set", "model.rrdb_growth=3"]) == 1
-    assert "rrdb cannot become a part or the whole of this model: model.rrdb_growth is" in capsys.readouterr().err
+    assert "rrdb cannot become this model or a part of it: model.rrdb_growth is" in capsys.readouterr().err
+    assert cli.execute("train", [*command, "--run-dir", "y", "--set", "losses.pixel=1"]) == 1
+    assert "diverge from scratch, and the flow has nothing from rrdb, a model of system rrdb" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

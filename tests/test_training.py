@@ -314,7 +314,7 @@ def test_fine_tuning_starts_from_another_model(tmp_path, photos, monkeypatch):
         np.testing.assert_allclose(ours, theirs, atol=1e-7)
     other = make_config(*photos, f"training.start_from={tmp_path / 'start'}", "model.rrdb_features=8", "model.main_width=3")
     with pytest.raises(
-        HCFlowError, match=r"of this model: model.rrdb_features is 8 here, \d+ there; model.main_width is 3 here, \d+ there"
+        HCFlowError, match=r"or a part of it: model.rrdb_features is 8 here, \d+ there; model.main_width is 3 here, \d+ there"
     ):
         train(other, tmp_path / "other", devices="cpu")
 

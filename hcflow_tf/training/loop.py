@@ -216,13 +216,11 @@ def _load_start(model: TrainedModel, config: Config, start_from: str) -> SystemC
     directory = _find_start(start_from)
     other = load_config(directory / CONFIG_FILE).model
     if differences := obstacles(other, config.model):
-        raise HCFlowError(
-            f"training.start_from: {directory} cannot become a part or the whole of this model: {'; '.join(differences)}"
-        )
+        raise HCFlowError(f"training.start_from: {directory} cannot become this model or a part of it: {'; '.join(differences)}")
     if other.system != config.model.system and config.losses.diverge_from_scratch:
         raise HCFlowError(
-            f"training.start_from: {DIVERGING} diverge from scratch, and the flow has nothing from {directory}, a model of system "
-            f"{other.system}; train by nll or pixel alone first"
+            f"training.start_from: {DIVERGING} diverge from scratch, and the flow has nothing from {directory}, "
+            f"a model of system {other.system}; train by nll or pixel alone first"
         )
     weights = read_weights(directory / WEIGHTS_FILE)
     check_fits(weights, other, source=directory)

@@ -18,7 +18,7 @@ from hcflow_tf.training.strategy import worker_count
 _PER_WEIGHT = 40
 """Bytes: weights, gradient, moments and graph. Measured: 20 to 39 for sr_x4, 53 for rescale_x4."""
 _EMULATED = 2.0
-"""Slowdown from which a processor must be emulating bfloat16: it takes 14 times as long, a busy one that has it may seem to take as long."""
+"""Slowdown that only a processor that emulates bfloat16 has, 14 times; on a busy one that has it, the measurement varies."""
 _USABLE_SHARE = 0.8
 """Of the memory: the rest is for the data, the validation and other programs."""
 
