@@ -29,7 +29,7 @@ FILE, KEY = "temperature_0.onnx", "temperature_0"
 MAX_LR_PIXELS = 500_000
 """Of all pictures together: with more, starting TensorFlow may pay."""
 MAX_LR_PIXELS_OF_ONE = 200_000
-"""Of the largest picture: of larger ones ONNX Runtime takes gigabytes, 1.4 times as much memory as TensorFlow."""
+"""Of the largest picture: of larger ones ONNX Runtime takes gigabytes, up to 1.4 times as much memory as TensorFlow."""
 GPU = pathlib.Path("/dev/nvidia0")
 
 
