@@ -186,7 +186,7 @@ class TrainingConfig(Section):
     max_rollbacks: NonNegative = 3
     """The run stops instead of going back more often than this."""
     mixed_precision: Switch = False
-    """bfloat16 in feature extractors and HCFlow's coupling networks, float32 in the flow; on a CPU only if it is faster there."""
+    """bfloat16 in feature extractors and HCFlow's coupling networks, float32 in the flow; on a CPU that does not emulate it."""
     recompute: Literal["auto", True, False] = "auto"
     """Recompute activations (RRDBs, flow steps) in the backward pass: less than half the memory, more time; auto: where a step
     would not fit the memory otherwise."""
