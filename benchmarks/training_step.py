@@ -1,7 +1,7 @@
-"""Memory and time of a training step with and without `training.recompute`, or oneDNN, or a repeated border, in the same run.
+"""Memory and time of a training step with and without `training.recompute`, oneDNN, Winograd or a repeated border, in one run.
 
-    python benchmarks/training_step.py --config configs/sr_x4.yaml [--compare recompute|onednn|padding] [--set KEY=VALUE ...]
-      [--batch 2] [--rounds 5]
+    python benchmarks/training_step.py --config configs/sr_x4.yaml [--compare recompute|onednn|winograd|padding]
+      [--set KEY=VALUE ...] [--batch 2] [--rounds 5]
 
 Every setting lives in its own process (so that its peak memory is its own) and takes the same steps on the same random
 batch, one after the other, round by round (so that what slows the machine slows all of them). The memory is the peak
@@ -32,11 +32,17 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # so that 
 
 from hcflow_tf.metrics.table import format_table
 
+SWITCH = "HCFLOW_WINOGRAD"
+"""`hcflow_tf.networks.winograd.SWITCH`, without TensorFlow, which each process imports for itself."""
 SETTINGS = {
     "recompute": {"plain": ({}, "training.recompute=false"), "recompute": ({}, "training.recompute=true")},
     "onednn": {
         "without oneDNN": ({"TF_ENABLE_ONEDNN_OPTS": "0"}, "training.recompute=false"),
         "oneDNN": ({"TF_ENABLE_ONEDNN_OPTS": "1"}, "training.recompute=false"),
+    },
+    "winograd": {
+        "direct": ({SWITCH: "0"}, "training.recompute=false"),
+        "Winograd": ({SWITCH: "1"}, "training.recompute=false"),
     },
     "padding": {"zeros": ({}, "model.padding=zeros"), "replicate": ({}, "model.padding=replicate")},
 }

@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str) -> i
     select_device(args.device)
     pixels = count_pixels((source.path for source in sources), MAX_LR_PIXELS, pixels_each=16)
     # Other engines than ONNX Runtime's, which many pixels are worth trying, only decode.
-    to_suit = pixels if args.device == "auto" and pixels.few else None
+    to_suit = pixels if args.device == "auto" and pixels <= MAX_LR_PIXELS else None
     runtime = open_runtime(args.model, scale=args.scale, engine=args.runtime, pixels=to_suit, refine=args.refine)
     check_on_gpu(args.device, args.model, runtime.on_gpu)
     if not runtime.can_downscale:

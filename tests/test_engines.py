@@ -15,7 +15,6 @@ from PIL import Image
 from hcflow_tf.runtimes import engines
 from hcflow_tf.runtimes.engines import EngineRuntime
 from hcflow_tf.runtimes.keras import KerasRuntime
-from hcflow_tf.runtimes.light import Pixels
 from hcflow_tf.runtimes.open import open_runtime
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support import cli
@@ -194,7 +193,7 @@ def test_what_has_no_choice_says_so():
 
 
 def test_the_fastest_is_measured_once(models, cache, capsys):
-    path, many = models / "super_resolution", Pixels(10**7, 10**7)
+    path, many = models / "super_resolution", 10**7
     runtime = open_runtime(path, pixels=many, guard=False)
     said = capsys.readouterr().err
     (record,) = cache.rglob(engines.FASTEST_FILE)
@@ -211,7 +210,7 @@ def test_the_fastest_is_measured_once(models, cache, capsys):
 def test_auto_does_not_fail_where_the_engine_cannot_be_made_ready(models, monkeypatch, capsys, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # no folder can be made in it
-    assert isinstance(open_runtime(models / "rescaling", pixels=Pixels(10**7, 10**7)), KerasRuntime)
+    assert isinstance(open_runtime(models / "rescaling", pixels=10**7), KerasRuntime)
     assert "runs with --runtime keras: " in capsys.readouterr().err
     with pytest.raises(HCFlowError, match="Not a directory; XDG_CACHE_HOME names another place"):
         open_runtime(models / "rescaling", precision="int8")
@@ -246,10 +245,10 @@ def test_what_is_damaged_or_gone_is_made_again(small_model, monkeypatch, capsys,
 @pytest.mark.parametrize("record", ["{}", "[]", '{"foo": 1.0}', '{"openvino": NaN, "keras": 1.0}'])
 def test_a_damaged_measurement_is_made_again(models, cache, capsys, record):
     path = models / "super_resolution"
-    open_runtime(path, pixels=Pixels(10**7, 10**7), guard=False)
+    open_runtime(path, pixels=10**7, guard=False)
     for file in (files := list(cache.rglob(engines.FASTEST_FILE))):
         file.write_text(record)
-    open_runtime(path, pixels=Pixels(10**7, 10**7), guard=False)
+    open_runtime(path, pixels=10**7, guard=False)
     assert files
     assert any("keras" in json.loads(file.read_text()) for file in files)
     assert "measured here" in capsys.readouterr().err

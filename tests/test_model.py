@@ -340,6 +340,12 @@ def test_mixed_precision_keeps_the_bijection(task):
     in_step = tf.function(lambda: mixed.computed_flow().forward_and_log_det(tf.constant(hr))[0][1], autograph=False)()
     assert 0 < np.abs(in_step - exact_latents[0]).max() < 0.05
     np.testing.assert_allclose(in_step, latents[0], atol=0.02)
+    # What several coupling networks share of the condition goes on to them in the type that they compute in.
+    for flow in (mixed.flow, mixed.computed_flow()):
+        [level] = [level for level in flow.levels if level.condition_parts is not None][:1]
+        condition = tf.zeros([1, 4, 4, mixed.config.condition_channels])
+        assert level.condition_parts(condition).dtype == tf.bfloat16
+    assert exact_latents[0].dtype == tf.float32
 
 
 def test_mixed_precision_is_beside_float32_alone():

@@ -65,7 +65,7 @@ class Complexity:
     @property
     def overlap(self) -> int:
         """LR pixels by which tiles should overlap on each side: what reaches further is faint (docs/usage.md)."""
-        return min(max(self.decode_radius // 4, MIN_OVERLAP), MAX_OVERLAP)
+        return min(max(self.decode_radius // 7, MIN_OVERLAP), MAX_OVERLAP)
 
 
 def measure(config: SystemConfig, shapes: Mapping[str, Sequence[int]]) -> Complexity:

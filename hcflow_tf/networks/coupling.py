@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from hcflow_tf.bijectors.log_scales import RAW_FACTOR
+from hcflow_tf.networks import winograd
 from hcflow_tf.networks.layers import ActNorm, Affine, Border, Conv, ScaledConv, convolve, halves, of_outputs, small_xavier
 from hcflow_tf.networks.part import ComputesInType, Value, Weights, stacked, variables_together
 
@@ -137,6 +138,8 @@ class GivenCondition(ComputesInType):
 class ConditionParts(ComputesInType):
     """The condition's part of the first convolution of several conditional `FCN`s, in one wide convolution."""
 
+    keeps_type = True
+
     def __init__(self, networks: Sequence[FCN]):
         """Args: networks of one shape."""
         self._networks = networks
@@ -162,6 +165,8 @@ class ConditionParts(ComputesInType):
 
 def dense_block(weights: Sequence[Affine], x: tf.Tensor, *, border: Border = None) -> tf.Tensor:
     """Convolutions, each on all earlier outputs, LeakyReLU 0.2 after all but the last."""
+    if border is None and winograd.pays(weights[0][0], x, inputs=3, outputs=32):
+        return winograd.dense_block(weights, x, LEAKY_SLOPE)
     for affine in weights[:-1]:
         x = tf.concat([x, tf.nn.leaky_relu(convolve(affine, x, border), LEAKY_SLOPE)], axis=-1)
     return convolve(weights[-1], x, border)

@@ -64,22 +64,26 @@ class Part:
         return lambda weights: Computed(function, weights)
 
 
-def in_type_of_weights(function: Callable[..., Any], weights: Weights, *inputs: tf.Tensor, **options: Any) -> Any:
-    """The function of inputs in its weights' type, with these options; what it returns is in the inputs' own."""
+def in_type_of_weights(
+    function: Callable[..., Any], weights: Weights, *inputs: tf.Tensor, keep: bool = False, **options: Any
+) -> Any:
+    """The function of inputs in its weights' type, with these options; unless that is kept, the outputs are in the inputs' own."""
     dtype = tf.nest.flatten(weights)[0].dtype
     outputs = function(weights, *(tf.cast(x, dtype) for x in inputs), **options)
-    return tf.nest.map_structure(lambda output: tf.cast(output, inputs[0].dtype), outputs)
+    return outputs if keep else tf.nest.map_structure(lambda output: tf.cast(output, inputs[0].dtype), outputs)
 
 
 class ComputesInType(Part):
     """A part that computes in its Keras layer's dtype policy: bfloat16 for mixed precision.
 
-    What it returns is of its inputs' type. Weights that were computed in another type ahead (`compute` with a value) keep
-    that, and so does what is computed with them.
+    What it returns is of its inputs' type (but see `keeps_type`). Weights that were computed in another type ahead (`compute`
+    with a value) keep that, and so does what is computed with them.
     """
 
     compute_dtype: str
     variable_dtype: str
+    keeps_type = False
+    """Whether it returns the type that it computes in, for another part of that type alone."""
 
     def typed(self, value: Value = tf.convert_to_tensor) -> Weights:
         """See `Part.typed`."""
@@ -87,11 +91,11 @@ class ComputesInType(Part):
 
     def call(self, *inputs: tf.Tensor) -> tf.Tensor:
         """Returns the function's output, computed in the layer's compute type."""
-        return in_type_of_weights(self.function, self.typed(), *inputs)
+        return in_type_of_weights(self.function, self.typed(), *inputs, keep=self.keeps_type)
 
     def maker(self, *, shared: bool) -> Callable[[Weights], Computed]:
         """See `Part.maker`."""
-        function = functools.partial(in_type_of_weights, self.function)
+        function = functools.partial(in_type_of_weights, self.function, keep=self.keeps_type)
         return lambda weights: Computed(traced_once(function) if shared else function, weights)
 
     def _cast(self, weight: tf.Tensor | None) -> tf.Tensor | None:

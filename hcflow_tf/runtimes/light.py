@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from hcflow_tf.images.images import ImageError, read_header
 from hcflow_tf.runtimes.engines import EngineRuntime, Facts
@@ -28,22 +27,7 @@ FILE, KEY = "temperature_0.onnx", "temperature_0"
 """The decoder, and what about.json says of it."""
 MAX_LR_PIXELS = 500_000
 """Of all pictures together: with more, starting TensorFlow may pay."""
-MAX_LR_PIXELS_OF_ONE = 200_000
-"""Of the largest picture: of larger ones ONNX Runtime takes gigabytes, up to 1.4 times as much memory as TensorFlow."""
 GPU = pathlib.Path("/dev/nvidia0")
-
-
-class Pixels(NamedTuple):
-    """LR pixels that are to be decoded."""
-
-    total: int
-    largest: int
-    """Of the largest picture."""
-
-    @property
-    def few(self) -> bool:
-        """Whether starting TensorFlow for them costs more than it brings."""
-        return self.total <= MAX_LR_PIXELS and self.largest <= MAX_LR_PIXELS_OF_ONE
 
 
 def light_runtime(name: str | os.PathLike) -> EngineRuntime | None:
@@ -63,7 +47,7 @@ def light_runtime(name: str | os.PathLike) -> EngineRuntime | None:
     return EngineRuntime(str(name), decoder, Facts.from_json({"scale": decoder.scale, **can, **facts}))
 
 
-def count_pixels(paths: Iterable[os.PathLike], limit: int, *, pixels_each: int = 1) -> Pixels:
+def count_pixels(paths: Iterable[os.PathLike], limit: int, *, pixels_each: int = 1) -> int:
     """LR pixels of these pictures, counted until they are more than the limit; one that cannot be read has none.
 
     Args:
@@ -71,15 +55,14 @@ def count_pixels(paths: Iterable[os.PathLike], limit: int, *, pixels_each: int =
       limit: of LR pixels together.
       pixels_each: of a picture for one LR pixel: 1, or scale^2 of HR images.
     """
-    total = largest = 0
+    total = 0
     for path in paths:
         with contextlib.suppress(ImageError):
             header = read_header(path)
-            pixels = header.width * header.height // pixels_each
-            total, largest = total + pixels, max(largest, pixels)
+            total += header.width * header.height // pixels_each
         if total > limit:
             break
-    return Pixels(total, largest)
+    return total
 
 
 def write_light_files(name: str) -> None:

@@ -7,7 +7,7 @@ import pathlib
 
 from hcflow_tf.runtimes.bicubic import BICUBIC, BicubicRuntime
 from hcflow_tf.runtimes.engines import SUFFIXES, engine_runtime, fastest_runtime, open_engine_file
-from hcflow_tf.runtimes.light import GPU, Pixels, light_runtime
+from hcflow_tf.runtimes.light import GPU, MAX_LR_PIXELS, light_runtime
 from hcflow_tf.runtimes.runtime import Runtime
 from hcflow_tf.support.errors import HCFlowError, UsageError
 from hcflow_tf.support.files import expand_user, is_file, is_folder
@@ -24,7 +24,7 @@ def open_runtime(
     guard: bool = True,
     engine: str = "auto",
     precision: str = "float32",
-    pixels: Pixels | None = None,
+    pixels: int | None = None,
     refine: int = 0,
 ) -> Runtime:
     """Opens what `--model` names.
@@ -69,7 +69,7 @@ def _open_refining(name: str, engine: str, precision: str, steps: int) -> Runtim
     return RefiningRuntime(name, steps)
 
 
-def _open(name: str, path: pathlib.Path, guard: bool, engine: str, precision: str, pixels: Pixels | None) -> Runtime:
+def _open(name: str, path: pathlib.Path, guard: bool, engine: str, precision: str, pixels: int | None) -> Runtime:
     if path.suffix in SUFFIXES.values():
         if not is_file(path):
             raise HCFlowError(f"no model at {name}: there is no such file")
@@ -83,9 +83,9 @@ def _open(name: str, path: pathlib.Path, guard: bool, engine: str, precision: st
         hint = "run `hcflow convert` on it first" if path.suffix == ".pth" else "a model directory holds config.yaml and weights"
         raise HCFlowError(f"{name} is not a model directory, a SavedModel directory, a .tflite or an .onnx file: {hint}")
     if engine == "auto" and precision == "float32" and pixels is not None:
-        if pixels.few and (light := light_runtime(name)):
+        if pixels <= MAX_LR_PIXELS and (light := light_runtime(name)):
             return light
-        if pixels.total >= MANY_LR_PIXELS and not GPU.exists():
+        if pixels >= MANY_LR_PIXELS and not GPU.exists():
             return fastest_runtime(name, guard=guard)
     find_model(name)  # says that there is none before TensorFlow is imported
     return engine_runtime(name, engine, precision, guard=guard)
