@@ -29,7 +29,9 @@ TASKS = ("upscale", "downscale", "evaluate")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's options."""
     parser.add_argument("--task", choices=TASKS, default="upscale", help="default upscale")
-    parser.add_argument("--model", help="as of hcflow upscale; workers must reach it (default: the shipped one for the task)")
+    parser.add_argument(
+        "--model", help="as of hcflow upscale; workers must reach it (default: the shipped one for task and temperature)"
+    )
     parser.add_argument("--input", nargs="+", required=True, metavar="PATTERN", help="files, such as 'gs://bucket/*.jpg'")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
     parser.add_argument("--temperature", type=batch.temperature, default=0.0, metavar="T", help="default 0")
@@ -54,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
     check_patterns(args.input, FileSystems)
     if not FileSystems.exists(args.output):
         FileSystems.mkdirs(args.output)
-    model = args.model or DEFAULT_MODEL["downscale" if args.task == "downscale" else "upscale"]
+    role = "downscale" if args.task == "downscale" else "sample" if args.temperature else "upscale"
+    model = args.model or DEFAULT_MODEL[role]
     work = beam_pipeline.Work(args.task, model, args.output, args.temperature, args.seed, args.tile)
     options = PipelineOptions(args.other_options)
     options.view_as(SetupOptions).save_main_session = False

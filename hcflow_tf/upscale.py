@@ -8,7 +8,7 @@ The EXIF orientation is applied, colour profile and metadata are kept, transpare
 written by `hcflow downscale` gets its original size back. Same seed and tile size, same bytes.
 
 Without --model, a file written by `hcflow downscale` is restored by the shipped model that shrank it, and every other by
-sr-x4-compact-2.
+sr-x4-compact-3, or by sr-x4-compact-2 if samples are asked for (--temperature above 0, --samples).
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def _run(args: argparse.Namespace, piped: pathlib.Path | None, output: str, suff
         source, targets = item
         if not targets:
             return batch.Done("skipped: the output exists", skipped=True)
-        model = args.model or model_of(source.path)
+        model = args.model or model_of(source.path, sample=not most_probable)
         scaler, temperature = scaler_and_temperature(model)
         if args.model and (maker := better_model(source.path, model, makes_lr=scaler.runtime.makes_lr)):
             work.remark(f"{source.path}: {maker} made it, and restores it better than {model}")

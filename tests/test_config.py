@@ -19,6 +19,7 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 RECIPES = (
     "sr_x4", "sr_x4_plus", "sr_x4_plusplus", "face_x8", "face_x8_plus", "face_x8_plusplus", "rescale_x4", "quickstart",
     "sr_x4_compact", "sr_x4_compact_nll", "sr_x4_compact_2_features", "sr_x4_compact_2_plus", "sr_x4_compact_2",
+    "sr_x4_compact_3",
     "rescale_x4_compact", "face_x8_compact_nll",
     "face_x8_compact", "face_x8_compact_plusplus", "irn_x4", "irn_x2", "rrdb_x4", "esrgan_x4",
     "srflow_x4", "srflow_x8",

@@ -188,7 +188,7 @@ def test_out_of_memory_is_recognised():
 def test_tile_side_follows_memory(monkeypatch):
     assert memory.largest_tile(10_000, 2 * 10_000 * 400**2) == 384
     assert memory.largest_tile(10_000, 0) == memory.SIDES[0]
-    assert memory.modest_tile(10_000, 2**40, overlap=16) == 256  # of a small network, a gigabyte at most
+    assert memory.modest_tile(10_000, 2**40, overlap=16) == 320  # of a small network, a gigabyte at most
     assert memory.modest_tile(10_000, 2 * 10_000 * 100**2, overlap=16) == 96
     assert memory.modest_tile(100_000, 2**36, overlap=32) == 512  # of a large one, as memory allows
     assert 0 < memory.available_memory() < 2**50

@@ -23,7 +23,7 @@ from tests.tiny import photograph
 
 ort = pytest.importorskip("onnxruntime", reason="needs the extra [export]")
 
-WITH_FILES = ["rescale-x4-compact-3", "sr-x4-compact-2"]
+WITH_FILES = ["rescale-x4-compact-3", "sr-x4-compact-3"]
 """The defaults of the commands."""
 FEW = 480
 NO_TENSORFLOW = """
@@ -59,7 +59,9 @@ def test_constants_are_stored_in_half_the_space_where_that_is_exact():
     helper, arrays = onnx.helper, onnx.numpy_helper
     rng = np.random.default_rng(0)
     exact = rng.standard_normal((40, 40)).astype(np.float16).astype(np.float32)
-    constants = {"exact": exact, "inexact": exact * np.float32(0.2), "large": exact * np.float32(1e6), "small": exact[:1]}
+    fifth = (0.2 * exact.astype(np.float64)).astype(np.float32)  # as the last convolutions of dense blocks in an RRDB are
+    constants = {"exact": exact, "fifth": fifth, "inexact": exact * np.float32(0.3), "large": exact * np.float32(1e6)}
+    constants["small"] = exact[:1]
     graph = helper.make_graph(
         [helper.make_node("MatMul", [name, "x"], [f"{name}_x"]) for name in constants],
         "g",
@@ -76,7 +78,8 @@ def test_constants_are_stored_in_half_the_space_where_that_is_exact():
 
     before = run()
     store_in_float16(graph, only_exactly=True)
-    assert [arrays.to_array(constant).dtype for constant in graph.initializer] == [np.float16, *[np.float32] * 3]
+    types = [arrays.to_array(constant).dtype for constant in graph.initializer]
+    assert types == [np.float16] * 2 + [np.float32] * 3 + [np.float64]
     for ours, expected in zip(run(), before, strict=True):
         np.testing.assert_array_equal(ours, expected)
 

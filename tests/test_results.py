@@ -40,7 +40,7 @@ def test_a_table_without_its_marks_is_told(results):
 
 def test_reports_are_complete(results):
     counts = {"Set5": 5, "Set14": 14, "BSD100": 100}
-    for model in ("bicubic", "rescale-x4-compact-3", "sr-x4-compact-2"):
+    for model in ("bicubic", "rescale-x4-compact-3", "sr-x4-compact-3"):
         for images in results.SETS:
             report = json.loads(results.report_file(model, images).read_text())
             assert (report["model"], report["scale"], len(report["images"])) == (model, 4, counts[images])

@@ -10,12 +10,14 @@ from hcflow_tf.config import parse_config
 from hcflow_tf.losses import training_log_prob
 from hcflow_tf.models.folded import InferenceModel
 from hcflow_tf.models.systems import make_model
-from hcflow_tf.networks import winograd
+from hcflow_tf.networks import rrdb, winograd
 from hcflow_tf.networks.coupling import LEAKY_SLOPE, dense_block
 from hcflow_tf.networks.layers import convolve, repeated_border
+from hcflow_tf.training.step import TrainingStep
+from hcflow_tf.training.strategy import make_strategy
 
 SIZES = [(8, 8), (5, 10), (7, 3)]
-FEATURES, GROWTH = 12, 32
+FEATURES, GROWTH = 32, 32
 
 
 @pytest.fixture(autouse=True)
@@ -87,21 +89,29 @@ def test_convolution_equals_a_direct_one(size, open_size):
     assert_close(actual, value_and_gradients(lambda x, kernel, bias: tf.nn.conv2d(x, kernel, 1, "SAME") + bias, *inputs))
 
 
-def convolutions(function, *inputs: tf.Tensor) -> int:
-    """How many direct ones the graph of a function has."""
+def convolutions(function, *inputs: tf.Tensor, training: bool = True) -> int:
+    """How many direct ones the graph of a function has, as part of a training step or not."""
+    function = winograd.in_training()(function) if training else function
     graph = tf.function(function, autograph=False).get_concrete_function(*inputs).graph.as_graph_def()
     nodes = [*graph.node, *(node for nested in graph.library.function for node in nested.node_def)]
     return sum(node.op == "Conv2D" for node in nodes)
 
 
 def test_only_where_it_pays(monkeypatch):
-    def count(*, dtype: str = "float32", border=None, growth: int = GROWTH) -> int:
+    def count(*, dtype: str = "float32", border=None, growth: int = GROWTH, training: bool = True) -> int:
         x, affines = random_block((8, 8), growth)
         inputs = [tf.cast(tensor, dtype) for tensor in (x, *(tensor for affine in affines for tensor in affine))]
-        return convolutions(lambda x, *weights: dense_block(pairs(weights), x, border=border), *inputs)
+        return convolutions(lambda x, *weights: dense_block(pairs(weights), x, border=border), *inputs, training=training)
 
     assert count() == 0
-    assert count(dtype="float64") == count(dtype="bfloat16") == count(border=repeated_border) == count(growth=16) == 5
+    assert (
+        count(training=False)
+        == count(dtype="float64")
+        == count(dtype="bfloat16")
+        == count(border=repeated_border)
+        == count(growth=16)
+        == 5
+    )
     x, affines = random_block((8, 8))
     assert convolutions(lambda x: dense_block(affines, x), x) == 5, "constant weights, as an export has them"
     wide, kernel = tf.zeros([1, 8, 8, 64]), tf.zeros([3, 3, 64, 64])
@@ -132,22 +142,34 @@ def test_gradients_of_a_model(recompute, monkeypatch):
     hr = tf.constant(rng.random((2, 16, 16, 3)), tf.float32)
     lr = tf.nn.avg_pool2d(hr, 2, 2, "VALID")
 
-    def gradients() -> list[np.ndarray]:
-        @tf.function(autograph=False)
-        def compute() -> list[tf.Tensor]:
-            variables = [variable.value for variable in model.trainable_variables]
-            with tf.GradientTape() as tape:
-                loss = -tf.reduce_mean(training_log_prob(model.computed_flow(), hr, lr)[0])
-            return tape.gradient(loss, variables)
+    @winograd.in_training()
+    def compute() -> list[tf.Tensor]:
+        variables = [variable.value for variable in model.trainable_variables]
+        with tf.GradientTape() as tape:
+            loss = -tf.reduce_mean(training_log_prob(model.computed_flow(), hr, lr)[0])
+        return tape.gradient(loss, variables)
 
-        return [gradient.numpy() for gradient in compute()]
+    def gradient() -> np.ndarray:
+        rrdb._traced_rrdb.cache_clear()  # what is traced stays as it is
+        return np.concatenate([gradient.numpy().ravel() for gradient in tf.function(compute, autograph=False)()])
 
-    actual = gradients()
+    few, actual = convolutions(compute), gradient()
     monkeypatch.setenv(winograd.SWITCH, "0")
-    expected = gradients()
-    assert any((a != b).any() for a, b in zip(actual, expected, strict=True)), "computed in the same way"
-    together, plain = (np.concatenate([gradient.ravel() for gradient in each]) for each in (actual, expected))
-    assert np.linalg.norm(together - plain) <= 1e-5 * np.linalg.norm(plain)
+    rrdb._traced_rrdb.cache_clear()
+    many, expected = convolutions(compute), gradient()
+    assert many - few >= 15 + 2, "the dense blocks of an RRDB, and wide convolutions"
+    assert np.linalg.norm(actual - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_training_step_is_computed_so(recompute):
+    rrdb._traced_rrdb.cache_clear()
+    step = TrainingStep(CONFIG, make_model(CONFIG.model, recompute=recompute), make_strategy())
+    called, original = [], winograd._Grid.transform
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(winograd._Grid, "transform", lambda grid, x: called.append(x) or original(grid, x))
+        step(tf.zeros([1, 16, 16, 3]), tf.zeros([1, 8, 8, 3]), 0)
+    assert len(called) >= 10
 
 
 def test_export_has_direct_convolutions():

@@ -111,7 +111,8 @@ def main() -> None:
     parser.add_argument("folder", type=pathlib.Path, help="folder to write to")
     folder = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
-    models = [export(name, folder) for name in DEFAULT_MODEL.values()]
+    # The page draws samples: for super-resolution it has the model for them alone, to be loaded once.
+    models = [export(DEFAULT_MODEL[role], folder) for role in ("sample", "downscale")]
     (folder / "models.json").write_text(json.dumps(models, indent=1) + "\n", encoding="utf-8")
 
 

@@ -57,9 +57,9 @@ TABLES: dict[str, tuple[str, tuple[Row, ...]]] = {
         (
             Row("bicubic", BICUBIC, "bicubic"),
             Row(
-                "`sr-x4-compact-2`, 1.79M weights",
-                "`hcflow evaluate --model sr-x4-compact-2 --hr SET/HR --lr SET/LR`",
-                "sr-x4-compact-2",
+                "`sr-x4-compact-3`, 1.97M weights",
+                "`hcflow evaluate --model sr-x4-compact-3 --hr SET/HR --lr SET/LR`",
+                "sr-x4-compact-3",
             ),
         ),
     ),

@@ -15,7 +15,7 @@ _MODEST = 2**30
 """Bytes of a tile on the CPU, where a network that takes few bytes per pixel is faster in tiles: its layers stay in the cache."""
 _WORTH_OVERLAPPING = 11
 """Sides of so many overlaps: of a smaller tile too much is computed twice."""
-SIDES = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
+SIDES = (64, 96, 128, 192, 256, 320, 384, 512, 768, 1024)
 """The sides that --tile auto chooses from: few, so that the same machine chooses the same one again."""
 
 

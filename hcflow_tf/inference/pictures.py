@@ -70,15 +70,19 @@ def _say(text: str) -> None:
     complain("hcflow: note", text)
 
 
-def model_of(source: str | os.PathLike) -> str:
+def model_of(source: str | os.PathLike, *, sample: bool) -> str:
     """The shipped model that is to upscale a file: the one that `downscale_file` says made it, else the default.
+
+    Args:
+      source: the file.
+      sample: whether samples are asked for, not the most probable image.
 
     Raises:
       ImageError: the file cannot be read, or a model that does not ship made it.
     """
     made_by = maker_of(source)
     if made_by == BICUBIC:
-        return DEFAULT_MODEL["upscale"]
+        return DEFAULT_MODEL["sample" if sample else "upscale"]
     if made_by not in list_models():
         raise ImageError(f"{source}: was downscaled by a model that does not ship with this program; give it as --model")
     return made_by

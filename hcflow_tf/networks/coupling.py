@@ -165,7 +165,7 @@ class ConditionParts(ComputesInType):
 
 def dense_block(weights: Sequence[Affine], x: tf.Tensor, *, border: Border = None) -> tf.Tensor:
     """Convolutions, each on all earlier outputs, LeakyReLU 0.2 after all but the last."""
-    if border is None and winograd.pays(weights[0][0], x, inputs=3, outputs=32):
+    if border is None and winograd.pays(weights[0], x, inputs=32, outputs=32):
         return winograd.dense_block(weights, x, LEAKY_SLOPE)
     for affine in weights[:-1]:
         x = tf.concat([x, tf.nn.leaky_relu(convolve(affine, x, border), LEAKY_SLOPE)], axis=-1)

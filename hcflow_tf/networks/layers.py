@@ -54,7 +54,7 @@ def convolve(affine: Affine, x: tf.Tensor, border: Border = None) -> tf.Tensor:
     kernel, bias = affine
     if x.shape[-1] != kernel.shape[2]:
         raise ValueError(f"expected {kernel.shape[2]} channels, got shape {x.shape}")
-    if border is None and winograd.pays(kernel, x, inputs=64, outputs=64):
+    if border is None and winograd.pays(affine, x, inputs=64, outputs=64):
         return winograd.convolve(affine, x)
     if border is None or kernel.shape[0] == 1:
         y = tf.nn.conv2d(x, kernel, strides=1, padding="SAME")

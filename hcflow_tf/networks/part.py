@@ -67,7 +67,7 @@ class Part:
 def in_type_of_weights(
     function: Callable[..., Any], weights: Weights, *inputs: tf.Tensor, keep: bool = False, **options: Any
 ) -> Any:
-    """The function of inputs in its weights' type, with these options; unless that is kept, the outputs are in the inputs' own."""
+    """The function of inputs in its weights' type, with these options; unless that is kept, outputs are in the inputs' own."""
     dtype = tf.nest.flatten(weights)[0].dtype
     outputs = function(weights, *(tf.cast(x, dtype) for x in inputs), **options)
     return outputs if keep else tf.nest.map_structure(lambda output: tf.cast(output, inputs[0].dtype), outputs)

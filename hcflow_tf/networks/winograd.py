@@ -11,9 +11,11 @@ References:
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,19 +40,29 @@ _OF_KERNEL = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 
 _TO_OUTPUT = np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 """B^T, G and A^T of [1]: of one dimension; both together are their Kronecker products with themselves."""
 SWITCH = "HCFLOW_WINOGRAD"
-"""Environment variable: 0 computes all convolutions directly."""
+"""Environment variable, read when a graph is traced: 0 computes all convolutions directly."""
+_in_training = contextvars.ContextVar("winograd_in_training", default=False)
 
 
-def pays(kernel: tf.Tensor, x: tf.Tensor, *, inputs: int, outputs: int) -> bool:
+@contextlib.contextmanager
+def in_training() -> Iterator[None]:
+    """Within it, what is traced may be computed here: the graph of a training step. Others take longer to be built so."""
+    token = _in_training.set(True)
+    try:
+        yield
+    finally:
+        _in_training.reset(token)
+
+
+def pays(affine: Affine, x: tf.Tensor, *, inputs: int, outputs: int) -> bool:
     """Whether a convolution, around whose input zeros lie, is to be computed here.
 
-    So it is by 3x3, in float32, on processors, of at least so many input and output channels, in a graph that reads its kernel
-    from variables: that of training and its validation. Exported graphs hold constants, and their engines have algorithms of
-    their own.
+    So it is by 3x3, in float32, on processors, of at least so many input and output channels, in the graph of a training step.
     """
-    size, _, ins, outs = kernel.shape
-    many = size == 3 and ins >= inputs and outs >= outputs and kernel.dtype == x.dtype == tf.float32
-    return many and tf.is_symbolic_tensor(kernel) and os.environ.get(SWITCH) != "0" and not _accelerated()
+    kernel, _ = affine
+    many = kernel.shape[:2] == (3, 3) and kernel.shape[2] >= inputs and kernel.shape[3] >= outputs
+    computed = many and kernel.dtype == x.dtype == tf.float32 and tf.is_symbolic_tensor(kernel)
+    return computed and _in_training.get() and os.environ.get(SWITCH) != "0" and not _accelerated()
 
 
 @functools.cache

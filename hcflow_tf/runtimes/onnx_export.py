@@ -162,33 +162,57 @@ def store_in_float16(graph: onnx.GraphProto, *, only_exactly: bool = False) -> N
 
     Args:
       graph: changed in place.
-      only_exactly: only those weights that float16 holds exactly, so that the file computes what it did.
+      only_exactly: only those weights that float16 holds exactly, or that the factor inside an RRDB's last convolutions times
+        such weights gives, so that the file computes what it did.
 
     Raises:
       HCFlowError: a weight is too large for float16.
     """
     import onnx
 
-    casts = []
+    from hcflow_tf.networks.rrdb import RESIDUAL_SCALE
+
+    before: list[onnx.NodeProto] = []
     for weight in list(graph.initializer):
         values = onnx.numpy_helper.to_array(weight)
         if values.dtype != np.float32 or values.size < SMALL:
             continue
-        if only_exactly and not _is_exact(values):
+        factors = [factor for factor in (1.0, RESIDUAL_SCALE) if _is_exact(values, factor)] if only_exactly else [1.0]
+        if not factors:
             continue
         if np.abs(values).max() > np.finfo(np.float16).max:
             raise HCFlowError(f"{frame.FAILED}: {weight.name} is too large for float16")
-        name, stored = weight.name, f"{weight.name}_float16"
-        weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), stored))
-        casts.append(onnx.helper.make_node("Cast", [stored], [name], name=f"{name}_cast", to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
+        name = weight.name
+        weight.CopyFrom(onnx.numpy_helper.from_array(_over(values, factors[0]), f"{name}_float16"))
+        before += _factor_nodes(graph, name, factors[0])
+    nodes = [*before, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
 
 
-def _is_exact(values: np.ndarray) -> bool:
+def _over(values: np.ndarray, factor: float) -> np.ndarray:
+    """The float16 numbers that times this factor are the values."""
     with np.errstate(over="ignore"):
-        return np.array_equal(values.astype(np.float16).astype(np.float32), values)
+        return (values / factor).astype(np.float16)
+
+
+def _is_exact(values: np.ndarray, factor: float) -> bool:
+    return np.array_equal((_over(values, factor).astype(np.float64) * factor).astype(np.float32), values)
+
+
+def _factor_nodes(graph: onnx.GraphProto, name: str, factor: float) -> list[onnx.NodeProto]:
+    """What makes of NAME_float16 NAME, its factor times it in float32."""
+    import onnx
+
+    stored, double = f"{name}_float16", f"{name}_float64"
+    if factor == 1:
+        return [onnx.helper.make_node("Cast", [stored], [name], name=f"{name}_cast", to=onnx.TensorProto.FLOAT)]
+    graph.initializer.append(onnx.numpy_helper.from_array(np.float64(factor), f"{name}_factor"))
+    return [
+        onnx.helper.make_node("Cast", [stored], [double], name=f"{double}_cast", to=onnx.TensorProto.DOUBLE),
+        onnx.helper.make_node("Mul", [double, f"{name}_factor"], [f"{double}_times"], name=f"{double}_mul"),
+        onnx.helper.make_node("Cast", [f"{double}_times"], [name], name=f"{name}_cast", to=onnx.TensorProto.FLOAT),
+    ]
 
 
 def metadata(folded: InferenceModel, layout: str, latents: Sequence[Latent]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from hcflow_tf.metrics.bits_per_dim import released_nll
 from hcflow_tf.metrics.lpips import loss_layer
 from hcflow_tf.models.flow_model import Flow
 from hcflow_tf.models.trained_model import TrainedModel
+from hcflow_tf.networks import winograd
 from hcflow_tf.networks.discriminator import discriminator
 from hcflow_tf.networks.efficientnet import EfficientNetFeatures
 from hcflow_tf.networks.part import read_together
@@ -152,6 +153,7 @@ class TrainingStep:
         """
         global_batch = self.config.training.batch_size
 
+        @winograd.in_training()
         def gradient(hr: tf.Tensor, lr: tf.Tensor, given: tf.Tensor, noise: dict) -> tuple[tf.Tensor, Losses]:
             with tf.GradientTape() as tape:
                 per_image = compute_losses(terms, hr, lr, given, noise)

@@ -16,8 +16,8 @@ DIRECTORY = pathlib.Path(__file__).parent / "shipped_models"
 ABOUT_FILE = "about.json"
 """Version of the model, and the SHA-256 of its files."""
 
-DEFAULT_MODEL = {"upscale": "sr-x4-compact-2", "downscale": "rescale-x4-compact-3"}
-"""What `hcflow upscale` and `hcflow downscale` take without --model."""
+DEFAULT_MODEL = {"upscale": "sr-x4-compact-3", "sample": "sr-x4-compact-2", "downscale": "rescale-x4-compact-3"}
+"""What `hcflow upscale` takes without --model at temperature 0 and above it, and what `hcflow downscale` takes."""
 
 
 def list_models() -> list[str]:
