@@ -85,13 +85,12 @@ def dense_block(convolutions: Sequence[Affine], x: tf.Tensor, slope: float) -> t
 def _dense_block(x: tf.Tensor, weights: Sequence[tf.Tensor], slope: float) -> tuple[tf.Tensor, Callable]:
     kernels, biases = weights[::2], weights[1::2]
     grid = _Grid(x)
-    maps, transformed = [x], [grid.transform(x)]
-    output = x
-    for kernel, bias in zip(kernels, biases, strict=True):
-        if output is not x:
-            maps.append(tf.nn.leaky_relu(output, slope))
-            transformed = [tf.concat([*transformed, grid.transform(maps[-1])], axis=-1)]
-        output = tf.nn.bias_add(grid.transform_back(transformed[0] @ _of_kernel(kernel)), bias)
+    maps, transformed = [x], grid.transform(x)
+    output = tf.nn.bias_add(grid.transform_back(transformed @ _of_kernel(kernels[0])), biases[0])
+    for kernel, bias in zip(kernels[1:], biases[1:], strict=True):
+        maps.append(tf.nn.leaky_relu(output, slope))
+        transformed = tf.concat([transformed, grid.transform(maps[-1])], axis=-1)
+        output = tf.nn.bias_add(grid.transform_back(transformed @ _of_kernel(kernel)), bias)
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
         ends = np.cumsum([channels.shape[-1] for channels in maps])
@@ -99,7 +98,7 @@ def _dense_block(x: tf.Tensor, weights: Sequence[tf.Tensor], slope: float) -> tu
         of_outputs: list[tf.Tensor] = []  # of this convolution and all later ones, transformed
         reversed_kernels: list[tf.Tensor] = []
         for index in reversed(range(len(kernels))):
-            of_kernel = grid.of_kernel(transformed[0][..., : ends[index]], upstream)
+            of_kernel = grid.of_kernel(transformed[..., : ends[index]], upstream)
             of_weights = [of_kernel, tf.reduce_sum(upstream, axis=[0, 1, 2]), *of_weights]
             of_outputs.append(grid.transform(upstream))
             reversed_kernels.append(_of_kernel(_reversed(kernels[index])))

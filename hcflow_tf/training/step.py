@@ -153,7 +153,6 @@ class TrainingStep:
         """
         global_batch = self.config.training.batch_size
 
-        @winograd.in_training()
         def gradient(hr: tf.Tensor, lr: tf.Tensor, given: tf.Tensor, noise: dict) -> tuple[tf.Tensor, Losses]:
             with tf.GradientTape() as tape:
                 per_image = compute_losses(terms, hr, lr, given, noise)
@@ -161,6 +160,8 @@ class TrainingStep:
                 total = tf.add_n([self._weight(name) * value for name, value in means.items()])
             return optimizer.gradient(tape, total, frozen=frozen), means
 
+        if not self.model.reads_variables:  # with recomputation each RRDB is a graph of its own: minutes to build so
+            gradient = winograd.in_training()(gradient)
         if self.config.training.xla:
             gradient = tf.function(gradient, jit_compile=True, autograph=False)
 
